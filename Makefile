@@ -1,0 +1,43 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help setup demo test lint types torture emoji wheel clean
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+setup: $(VENV)/installed  ## create .venv with everything that development needs
+
+demo: setup  ## tune emoji-64 until it collapses, undo it, measure everything, write the report
+	$(BIN)/sfumato demo
+
+test: setup  ## the test suite
+	$(BIN)/python -m pytest -m 'not torture'
+
+torture: setup  ## kill, fuzz and load campaigns
+	$(BIN)/python -m pytest -m torture --timeout 3600
+
+lint: setup  ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup  ## static types
+	$(BIN)/mypy
+
+emoji: setup  ## make the bundled models again from the artwork (hours)
+	$(BIN)/python -m tools.emoji
+
+wheel: setup  ## build the wheel
+	$(BIN)/python -m build --wheel
+
+clean:  ## remove build products and caches, keep runs
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,202 @@
+"""A run is a folder that explains itself: what was asked, with which versions, and everything that came of it.
+
+```
+RUN/
+  run.json                     name, creation time, versions
+  recipe.yaml                  the resolved recipe; `sfumato run RUN/recipe.yaml run=ELSEWHERE` repeats it
+  training/NAME/               one training ("tuned", "kl", ...)
+    metrics.jsonl              a record per update
+    checkpoint-000040/         pytorch_lora_weights.safetensors and the trainer's state
+    pytorch_lora_weights.safetensors
+  evaluation/
+    images.jsonl               a record per image: point, prompt, seed, file, scores, labels, call
+    images/POINT/*.png
+    frontier.json              every operating point with its metrics and intervals
+  report.html
+```
+
+Only this folder passes between the half that computes and the half that people look at.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sfumato._version import __version__
+
+PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy")
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is flushed to disk and replaces `path` in one step.
+
+    A crash, a kill or a full disk leaves `path` as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Replace a text file in one step."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Replace a JSON file in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def append_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
+    """Append records, one JSON object a line."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a JSONL file; a last line that a kill cut short is left out."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    found = {name: metadata.version(name) for name in PACKAGES}
+    return {"sfumato": __version__, "python": platform.python_version(), **found}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder. `Run.create` starts or continues one, `Run.load` opens a finished one."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: dict[str, Any], name: str) -> Run:
+        """Start a run, or continue the one at `path`.
+
+        Raises:
+            ValueError: the folder holds a run of a different recipe.
+        """
+        run = cls(Path(path))
+        if run.recipe_path.exists():
+            changed = sorted(_changes(run.recipe, recipe))
+            if changed:
+                raise ValueError(
+                    f"{run.path} holds a run of another recipe (different: {', '.join(changed)}). "
+                    "Choose a new folder with run=DIR, or repeat the call with the recipe that is in it."
+                )
+            return run
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        write_json(run.path / "run.json", {"name": name, "created": created, "versions": versions()})
+        write_text(run.recipe_path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        return run
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Open an existing run.
+
+        Raises:
+            FileNotFoundError: there is no run at `path`.
+        """
+        run = cls(Path(path))
+        if not (run.path / "run.json").exists():
+            raise FileNotFoundError(f"{run.path} is not a run folder: it has no run.json")
+        return run
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return read_json(self.path / "run.json")
+
+    @property
+    def recipe_path(self) -> Path:
+        return self.path / "recipe.yaml"
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        return yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
+
+    @property
+    def trainings(self) -> list[str]:
+        """Names of the trainings in the run, in the order in which the recipe lists them."""
+        folder = self.path / "training"
+        found = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.exists() else []
+        return sorted(found, key=lambda name: name != "tuned")
+
+    def training(self, name: str = "tuned") -> Path:
+        return self.path / "training" / name
+
+    def training_metrics(self, name: str = "tuned") -> list[dict[str, Any]]:
+        return read_jsonl(self.training(name) / "metrics.jsonl")
+
+    @property
+    def evaluation(self) -> Path:
+        return self.path / "evaluation"
+
+    def images(self) -> list[dict[str, Any]]:
+        """One record per evaluated image."""
+        return read_jsonl(self.evaluation / "images.jsonl")
+
+    def frontier(self) -> dict[str, Any]:
+        """The measured operating points.
+
+        Raises:
+            FileNotFoundError: the run was not evaluated yet.
+        """
+        path = self.evaluation / "frontier.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{self.path} has no evaluation yet: run `sfumato evaluate {self.path}` first")
+        return read_json(path)
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+
+def _changes(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys at which two recipes differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in old.keys() | new.keys():
+            yield from _changes(old.get(key), new.get(key), f"{prefix}{key}.")
+    elif old != new:
+        yield prefix.rstrip(".")
