@@ -1,0 +1,122 @@
+"""From images in [0, 1] to a vision model's pixel values: PIL's arithmetic, with a gradient.
+
+Rewards and metrics both read images through CLIP-like models, each with its own size, mean and deviation.
+`Preprocess` does what the model's own processor does, on tensors, on any device, within 2/255 of PIL (white noise
+included; where a resize changes the aspect ratio, Pillow >= 13 may swap its two passes, which moves sharp edges more).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, centre crop, normalise.
+
+    Attributes:
+        size: length of the shorter edge after resizing, or (height, width), or None for no resizing.
+        crop: (height, width) of the centre crop, or None.
+        mean: subtracted from each channel of an image in [0, 1].
+        std: divides each channel thereafter.
+        resample: "bicubic" or "bilinear", both antialiased as in PIL.
+    """
+
+    size: int | tuple[int, int] | None = 224
+    crop: tuple[int, int] | None = (224, 224)
+    mean: tuple[float, ...] = CLIP_MEAN
+    std: tuple[float, ...] = CLIP_STD
+    resample: str = "bicubic"
+
+    @classmethod
+    def from_pretrained(cls, model: str) -> Preprocess:
+        """Read `preprocessor_config.json` (or `processor_config.json`) of a local folder or a hub id.
+
+        Raises:
+            OSError: there is no such file.
+            ValueError: it asks for a resampling filter other than bilinear or bicubic.
+        """
+        from transformers.image_processing_base import ImageProcessingMixin
+
+        config, _ = ImageProcessingMixin.get_image_processor_dict(str(model))
+        return cls.from_config(config)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Preprocess:
+        """The same from the file's content; what it leaves out is as in CLIP."""
+        resample = RESAMPLE.get(config.get("resample", 3))
+        if resample is None:
+            raise ValueError(f"resample={config['resample']} is not supported: use 2 (bilinear) or 3 (bicubic)")
+        crops = config.get("do_center_crop", "crop_size" in config)
+        normalises = config.get("do_normalize", True)
+        return cls(
+            size=_size(config.get("size", 224), crops) if config.get("do_resize", True) else None,
+            crop=_pair(config.get("crop_size", 224)) if crops else None,
+            mean=tuple(config.get("image_mean", CLIP_MEAN)) if normalises else (0.0, 0.0, 0.0),
+            std=tuple(config.get("image_std", CLIP_STD)) if normalises else (1.0, 1.0, 1.0),
+            resample=resample,
+        )
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixel values (B,3,h,w) of images (B,3,H,W) in [0, 1]; half precision is computed in float32."""
+        if images.dtype not in (torch.float32, torch.float64):
+            images = images.float()
+        pixels = self._crop(self._resize(images))
+        mean = pixels.new_tensor(self.mean).view(-1, 1, 1)
+        std = pixels.new_tensor(self.std).view(-1, 1, 1)
+        return (pixels - mean) / std
+
+    def _resize(self, images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[-2:]
+        if self.size is None:
+            return images
+        if isinstance(self.size, int):
+            short = min(height, width)
+            target = (int(self.size * height / short), int(self.size * width / short))
+        else:
+            target = self.size
+        # PIL goes along rows, then columns, and clips each pass; one joint pass strays by up to 45/255.
+        if target[1] != width:
+            images = self._interpolate(images, (height, target[1]))
+        if target[0] != height:
+            images = self._interpolate(images, target)
+        return images
+
+    def _interpolate(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        return F.interpolate(images, size=size, mode=self.resample, antialias=True).clamp(0, 1)
+
+    def _crop(self, images: torch.Tensor) -> torch.Tensor:
+        if self.crop is None:
+            return images
+        height, width = self.crop
+        top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
+        if top < 0 or left < 0:
+            raise ValueError(
+                f"cannot crop {height}x{width} from {images.shape[-2]}x{images.shape[-1]}: "
+                "give larger images, or a Preprocess whose size is at least its crop"
+            )
+        return images[..., top : top + height, left : left + width]
+
+
+def _pair(size: int | dict[str, int]) -> tuple[int, int]:
+    """A (height, width) from any spelling of a fixed size."""
+    if isinstance(size, int):
+        return size, size
+    if "shortest_edge" in size:
+        return size["shortest_edge"], size["shortest_edge"]
+    return size["height"], size["width"]
+
+
+def _size(size: int | dict[str, int], crops: bool) -> int | tuple[int, int]:
+    """A resize target; old configs write a bare number, which means the shorter edge where a crop follows."""
+    if isinstance(size, int):
+        return size if crops else (size, size)
+    return size["shortest_edge"] if "shortest_edge" in size else _pair(size)

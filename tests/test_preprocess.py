@@ -1,0 +1,69 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from sfumato.preprocess import Preprocess
+
+
+def noise(height: int, width: int) -> torch.Tensor:
+    """An 8-bit image of white noise (1,3,H,W) in [0, 1]: the hardest case for a resampler."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def pil(images: torch.Tensor) -> Image.Image:
+    return Image.fromarray((images[0] * 255).round().byte().permute(1, 2, 0).numpy())
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (300, 201), (96, 160), (512, 512), (224, 224)])
+def test_pixels_are_within_two_levels_of_the_slow_processor(tmp_path, shape):
+    reference = CLIPImageProcessorPil(size={"shortest_edge": 224}, crop_size={"height": 224, "width": 224})
+    reference.save_pretrained(tmp_path)
+    images = noise(*shape)
+    expected = reference(pil(images), return_tensors="pt")["pixel_values"]
+    ours = Preprocess.from_pretrained(str(tmp_path))(images)
+    std = torch.tensor(reference.image_std).view(3, 1, 1)
+    assert ((ours - expected) * std * 255).abs().max() <= 2.0
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])
+def test_a_fixed_size_is_not_cropped_and_both_filters_are_pils(resample):
+    config = {"size": {"height": 80, "width": 96}, "resample": int(resample), "do_normalize": False}
+    ours = Preprocess.from_config(config)(noise(64, 64))
+    expected = torch.from_numpy(np.array(pil(noise(64, 64)).resize((96, 80), resample))).permute(2, 0, 1) / 255
+    assert ours.shape == (1, 3, 80, 96)
+    assert (ours[0] - expected).abs().max() <= 2 / 255
+
+
+def test_old_configs_with_bare_numbers_mean_the_shorter_edge(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": 32, "crop_size": 32, "resample": 3}))
+    assert Preprocess.from_pretrained(str(tmp_path)) == Preprocess(size=32, crop=(32, 32))
+    assert Preprocess.from_config({"size": 32, "do_center_crop": False}).size == (32, 32)
+
+
+def test_images_of_the_right_size_pass_untouched():
+    plain = Preprocess(size=64, crop=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
+    images = noise(64, 64)
+    assert torch.equal(plain(images), images)
+
+
+def test_gradient_equals_finite_differences():
+    preprocess = Preprocess(size=9, crop=(8, 8))
+    images = torch.rand(1, 3, 12, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    assert torch.autograd.gradcheck(preprocess, images.requires_grad_())
+
+
+def test_half_precision_is_resized_in_float32():
+    images = noise(64, 64).bfloat16()
+    assert torch.equal(Preprocess(size=32, crop=None)(images), Preprocess(size=32, crop=None)(images.float()))
+
+
+def test_what_cannot_be_done_is_refused():
+    with pytest.raises(ValueError, match="resample=1 is not supported"):
+        Preprocess.from_config({"resample": 1})
+    with pytest.raises(ValueError, match="cannot crop 64x64 from 32x32"):
+        Preprocess(size=32, crop=(64, 64))(noise(40, 40))
