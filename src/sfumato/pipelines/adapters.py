@@ -1,0 +1,262 @@
+"""Base and tuned weights without a second copy: LoRA adapters that are added, switched, scaled, saved and loaded.
+
+The layers' own list of active adapters is the switch. peft's `enable_adapters` and diffusers' `disable_adapters` are
+not used, since they also turn `requires_grad` on. Adapters other than the tuned one (an LCM or a style LoRA, say) stay as
+they are in both modes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sfumato.runs import atomic_path
+
+WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
+METADATA_KEY = "lora_adapter_metadata"
+"""Where diffusers looks for the adapter's configuration in the safetensors header."""
+ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
+"""The names that diffusers gives to the projections of its attention layers; what a LoRA adapts by default."""
+
+
+def denoiser_name(pipe: Any) -> str:
+    """The pipeline's attribute that holds the denoiser: `"transformer"` or `"unet"`.
+
+    Raises:
+        TypeError: the pipeline has neither.
+    """
+    for name in ("transformer", "unet"):
+        if getattr(pipe, name, None) is not None:
+            return name
+    raise TypeError(f"{type(pipe).__name__} has neither a transformer nor a unet: sfumato cannot find its denoiser")
+
+
+def denoiser(pipe: Any) -> nn.Module:
+    """The network that predicts noise or velocity, free of any `torch.compile` wrapper."""
+    module = getattr(pipe, denoiser_name(pipe))
+    return getattr(module, "_orig_mod", module)
+
+
+def tuner_layers(module: nn.Module, adapter: str) -> list[Any]:
+    """The peft layers of `module` that carry `adapter`."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
+    return [layer for layer in layers if any(adapter in getattr(layer, n) for n in layer.adapter_layer_names)]
+
+
+def adapter_names(module: nn.Module) -> list[str]:
+    """The names of all adapters on `module`, in alphabetical order."""
+    return sorted(getattr(module, "peft_config", {}))
+
+
+def tuned_adapter(pipe: Any, adapter: str | None = None) -> str:
+    """The adapter that counts as "tuned": the named one, or the only one there is.
+
+    Raises:
+        ValueError: there is none, there are several and none is named, the named one is not there or not active, it is
+            fused into the weights, or it changes the base model's own biases or modules, so that "adapter off" is not
+            the base model.
+    """
+    module = denoiser(pipe)
+    names = adapter_names(module)
+    where = f"the {denoiser_name(pipe)} of this {type(pipe).__name__}"
+    if not names:
+        raise ValueError(f"{where} carries no LoRA: load one with pipe.load_lora_weights(...) first")
+    if adapter is None and len(names) > 1:
+        raise ValueError(f"{where} carries several adapters ({', '.join(names)}): say which is tuned with adapter=NAME")
+    name = adapter or names[0]
+    if name not in names:
+        raise ValueError(f"{where} has no adapter {name!r}; it has: {', '.join(names)}")
+    config = module.peft_config[name]  # type: ignore[index, union-attr]
+    if getattr(config, "bias", "none") != "none" or getattr(config, "modules_to_save", None):
+        raise ValueError(
+            f"adapter {name!r} changes biases or whole modules of the base model, so it cannot be switched off "
+            "exactly: train it with bias='none' and without modules_to_save, or pass the base model as base="
+        )
+    layers = tuner_layers(module, name)
+    if any(layer.merged for layer in layers):
+        raise ValueError(f"adapter {name!r} is fused into the weights: call pipe.unfuse_lora() first")
+    if any(layer.disable_adapters or name not in layer.active_adapters for layer in layers):
+        raise ValueError(f"adapter {name!r} is loaded but not active: call pipe.set_adapters([{name!r}, ...]) first")
+    return name
+
+
+class AdapterSwitch:
+    """Turns one adapter of a module off and on without touching the others or any `requires_grad`.
+
+    The layers are looked up once, since walking a large model costs milliseconds.
+    """
+
+    def __init__(self, module: nn.Module, adapter: str):
+        self.adapter = adapter
+        self.layers = tuner_layers(module, adapter)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """The module predicts as if the adapter had never been loaded."""
+        before = [layer._active_adapter for layer in self.layers]
+        for layer in self.layers:
+            layer._active_adapter = [name for name in layer.active_adapters if name != self.adapter]
+        try:
+            yield
+        finally:
+            for layer, active in zip(self.layers, before, strict=True):
+                layer._active_adapter = active
+
+    @contextmanager
+    def scaled(self, scale: float) -> Iterator[None]:
+        """The adapter's weight change is multiplied by `scale`."""
+        before = [layer.scaling[self.adapter] for layer in self.layers]
+        for layer, scaling in zip(self.layers, before, strict=True):
+            layer.scaling[self.adapter] = scaling * scale
+        try:
+            yield
+        finally:
+            for layer, scaling in zip(self.layers, before, strict=True):
+                layer.scaling[self.adapter] = scaling
+
+
+@contextmanager
+def base_weights(pipe: Any, adapter: str | None = None) -> Iterator[None]:
+    """Run `pipe` as the base model: the tuned adapter of its denoiser is off."""
+    with AdapterSwitch(denoiser(pipe), tuned_adapter(pipe, adapter)).off():
+        yield
+
+
+@contextmanager
+def lora_scale(pipe: Any, scale: float, adapter: str | None = None) -> Iterator[None]:
+    """Run `pipe` with the weights base + scale · ΔW: LoRA scaling, the same at all noise levels."""
+    with AdapterSwitch(denoiser(pipe), tuned_adapter(pipe, adapter)).scaled(scale):
+        yield
+
+
+def add_lora(
+    pipe: Any,
+    *,
+    rank: int = 8,
+    alpha: float | None = None,
+    targets: Sequence[str] = ATTENTION,
+    adapter: str = "default",
+    seed: int = 0,
+) -> list[nn.Parameter]:
+    """Add a fresh LoRA to the denoiser, freeze everything else, and return the trainable parameters.
+
+    Args:
+        rank: rank r of the update.
+        alpha: the update is scaled by alpha / r; `None` means alpha = r.
+        targets: suffixes of the names of the linear and convolutional layers to adapt. Those that the model does not
+            have are passed over.
+        seed: seeds the initial weights, without touching the global random state.
+
+    Raises:
+        ValueError: the model has none of the targets.
+    """
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module = denoiser(pipe)
+    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    present = [t for t in targets if any(name == t or name.endswith(f".{t}") for name in names)]
+    if not present:
+        raise ValueError(f"the {denoiser_name(pipe)} has no layer named {', '.join(targets)}: set other LoRA targets")
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            component.requires_grad_(False)
+    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=present, init_lora_weights="gaussian")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if hasattr(module, "add_adapter"):
+            module.add_adapter(config, adapter)
+        else:
+            inject_adapter_in_model(config, module, adapter)
+    return trainable(module)
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that a training changes."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path:
+    """Write the adapter as `pytorch_lora_weights.safetensors`, with its configuration in the header.
+
+    Without that header alpha ≠ r would be lost. `pipe.load_lora_weights(folder)` reads it back exactly.
+    """
+    from peft import get_peft_model_state_dict
+
+    module, prefix = denoiser(pipe), denoiser_name(pipe)
+    name = tuned_adapter(pipe, adapter)
+    state = get_peft_model_state_dict(module, adapter_name=name)
+    config = {key: sorted(v) if isinstance(v, set) else v for key, v in module.peft_config[name].to_dict().items()}  # type: ignore[index, union-attr]
+    header = {"format": "pt", METADATA_KEY: json.dumps({f"{prefix}.{k}": v for k, v in config.items()}, sort_keys=True)}
+    with atomic_path(Path(folder) / WEIGHTS_NAME) as temporary:
+        save_file({f"{prefix}.{key}": tensor.contiguous() for key, tensor in state.items()}, temporary, header)
+    return Path(folder) / WEIGHTS_NAME
+
+
+def load_lora(pipe: Any, path: str | Path, adapter: str = "default") -> str:
+    """Load a LoRA file or folder into the denoiser, after checking that it was made for this architecture.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or an adapter for another model.
+    """
+    path = Path(path)
+    path = path / WEIGHTS_NAME if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"there is no LoRA at {path}")
+    check_lora(pipe, path)
+    if hasattr(pipe, "load_lora_weights"):
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=adapter)
+    else:
+        _inject_lora(pipe, path, adapter)
+    return adapter
+
+
+def check_lora(pipe: Any, path: Path) -> None:
+    """Raise ValueError unless every matrix in a LoRA file fits a layer of the pipeline's denoiser."""
+    prefix = f"{denoiser_name(pipe)}."
+    try:
+        with safe_open(path, framework="pt") as file:
+            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): copy or train it again") from error
+    ours = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    if not ours:
+        found = ", ".join(sorted({key.split(".")[0] for key in shapes})) or "nothing"
+        raise ValueError(f"{path} has no weights for the {prefix[:-1]} of this {type(pipe).__name__}; it has: {found}")
+    layers = dict(denoiser(pipe).named_modules())
+    for key, shape in ours.items():
+        name, _, matrix = key.rpartition(".lora_")
+        if matrix not in ("A.weight", "B.weight"):
+            continue
+        layer = layers.get(name)
+        weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
+        axis = 1 if matrix == "A.weight" else 0
+        if weight is None or weight.shape[axis] != shape[axis]:
+            has = "no such layer" if weight is None else f"a layer of {weight.shape[axis]}"
+            raise ValueError(
+                f"{path} was made for another model: {name} has {shape[axis]} "
+                f"{'inputs' if axis else 'outputs'} in the file, this {type(pipe).__name__} has {has}"
+            )
+
+
+def _inject_lora(pipe: Any, path: Path, adapter: str) -> None:
+    """`load_lora_weights` for pipelines that do not have it (PixArt)."""
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
+    prefix = f"{denoiser_name(pipe)}."
+    with safe_open(path, framework="pt") as file:
+        header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    config = LoraConfig(**{key.removeprefix(prefix): value for key, value in header.items()})
+    inject_adapter_in_model(config, denoiser(pipe), adapter)
+    state = {key.removeprefix(prefix): tensor for key, tensor in load_file(path).items()}
+    set_peft_model_state_dict(denoiser(pipe), state, adapter_name=adapter)

@@ -1,0 +1,35 @@
+"""The state of a scheduler: taken before a step, put back to run that step again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+POSITION = "_sfumato_position"
+"""The scheduler attribute in which guidance counts the steps taken; part of the state like every other attribute."""
+
+
+def snapshot(scheduler: Any) -> dict[str, Any]:
+    """The scheduler's attributes, tensors copied and detached: histories, step index, grid of timesteps."""
+    return {name: _frozen(value) for name, value in vars(scheduler).items() if _is_state(name, value)}
+
+
+def restore(scheduler: Any, state: dict[str, Any]) -> None:
+    """Give the scheduler the attributes of a snapshot; the snapshot can be used again."""
+    attributes = vars(scheduler)
+    for name in [name for name, value in attributes.items() if _is_state(name, value) and name not in state]:
+        del attributes[name]
+    attributes.update({name: _frozen(value) for name, value in state.items()})
+
+
+def _is_state(name: str, value: Any) -> bool:
+    return name != "_internal_dict" and not callable(value)
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone()
+    if isinstance(value, list):
+        return [_frozen(item) for item in value]
+    return value
