@@ -1,8 +1,8 @@
 """Base and tuned weights without a second copy: LoRA adapters that are added, switched, scaled, saved and loaded.
 
 The layers' own list of active adapters is the switch. peft's `enable_adapters` and diffusers' `disable_adapters` are
-not used, since they also turn `requires_grad` on. Adapters other than the tuned one (an LCM or a style LoRA, say) stay as
-they are in both modes.
+not used, since they also turn `requires_grad` on. Adapters other than the tuned one (an LCM or a style LoRA, say)
+stay as they are in both modes.
 """
 
 from __future__ import annotations
