@@ -1,0 +1,332 @@
+"""Recipes: what to tune on which reward and how to measure it, as typed values. YAML is only their serialisation.
+
+`load_recipe("emoji64-draft", ["training.lr=1e-4"])` reads a shipped recipe by name, or anyone's by path, applies
+overrides and checks everything before any work is done.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from sfumato.schedules import Schedule, schedule
+
+
+class RecipeError(ValueError):
+    """A recipe or an override that cannot be used; the message says what to change."""
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PipelineConfig(Strict):
+    """Which diffusers pipeline to load."""
+
+    path: str = Field("emoji64", description="'emoji64' (bundled), a folder, or a model id on the Hugging Face hub")
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    scheduler: str | None = Field(None, description="class name of a diffusers scheduler to use instead")
+    scheduler_arguments: dict[str, Any] = {}
+
+
+class SamplingConfig(Strict):
+    """How pictures are sampled, in training and in evaluation."""
+
+    num_inference_steps: int = Field(20, ge=1)
+    guidance_scale: float = 5.0
+    arguments: dict[str, Any] = Field({}, description="further arguments of the pipeline's call, such as eta or height")
+
+    def call(self, **changes: Any) -> dict[str, Any]:
+        """The pipeline arguments, with changes."""
+        own = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        return {**own, **self.arguments, **changes}
+
+
+class LoraConfig(Strict):
+    rank: int = Field(8, ge=1)
+    alpha: float | None = Field(None, description="the update is scaled by alpha / rank; null means alpha = rank")
+    targets: list[str] | None = Field(None, description="suffixes of layer names; null means the attention projections")
+
+
+class DraftConfig(Strict):
+    """DRaFT-K (arXiv 2309.17400), and DRaFT+ when `kl` > 0."""
+
+    name: Literal["draft"] = "draft"
+    last_steps: int = Field(1, ge=1, description="K: scheduler steps at the end that carry gradient")
+    kl: float = Field(0.0, ge=0, description="coefficient of the KL penalty on the predictions of those steps")
+
+
+class TrainingConfig(Strict):
+    objective: DraftConfig = DraftConfig()
+    lora: LoraConfig = LoraConfig()
+    steps: int = Field(100, ge=1, description="optimiser updates")
+    batch_size: int = Field(8, ge=1, description="images per update, over all processes")
+    micro_batch_size: int | None = Field(None, ge=1, description="images at a time; null means the whole batch")
+    lr: float = Field(3e-4, gt=0)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, gt=0)
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="keep and save an exponential moving average")
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    checkpoint_every: int = Field(20, ge=1)
+    monitor_every: int | None = Field(20, ge=1, description="updates between looks at held-out prompts; null for never")
+    monitor_prompts: int = Field(4, ge=1, description="how many of the evaluation prompts the monitor looks at")
+    monitor_images: int = Field(4, ge=2, description="images per prompt that the monitor looks at")
+    trackers: list[str] = Field([], description="trackers of accelerate beside metrics.jsonl: tensorboard, wandb, ...")
+
+
+class BasePoint(Strict):
+    kind: Literal["base"] = "base"
+
+
+class TunedPoint(Strict):
+    """A training's result, or one of its checkpoints; optionally sampled at another guidance_scale."""
+
+    kind: Literal["tuned"] = "tuned"
+    training: str = "tuned"
+    checkpoint: int | None = None
+    guidance_scale: float | None = None
+
+
+class LoraScalePoint(Strict):
+    kind: Literal["lora_scale"] = "lora_scale"
+    scale: float
+
+
+class GuidancePoint(Strict):
+    """Base and tuned blended while sampling; fields as in `sfumato.annealed_guidance`."""
+
+    kind: Literal["guidance"] = "guidance"
+    schedule: str = "power"
+    parameters: dict[str, float] = {}
+    cap: float = 1.0
+    clock: str = "index"
+    blend: Literal["predictions", "weights"] = "predictions"
+
+    @model_validator(mode="after")
+    def _schedule_exists(self) -> GuidancePoint:
+        self.build()
+        return self
+
+    def build(self) -> Schedule:
+        return schedule(self.schedule, cap=self.cap, clock=self.clock, **self.parameters)
+
+
+PointConfig = Annotated[BasePoint | TunedPoint | LoraScalePoint | GuidancePoint, Field(discriminator="kind")]
+
+
+class EvaluationConfig(Strict):
+    prompts: list[str] | str = Field(description="prompts, or a text file with one on each line")
+    images_per_prompt: int = Field(12, ge=2)
+    batch_size: int = Field(12, ge=1)
+    seed: int = Field(1_000_000, description="first of the evaluated seeds; the reference uses others")
+    calibration_prompts: int = Field(0, ge=0, description="prompts that only fix the scale of the axes; 0 for all")
+    features: str = Field("judge", description="'judge' (bundled), or any vision model by folder or hub id")
+    gold: dict[str, Any] | None = Field(None, description="a reward that is never trained on")
+    diversity: str = Field("vendi", description="the metric on the diversity axis")
+    neighbours: int = Field(3, ge=1, description="k of precision and recall")
+    points: list[PointConfig] = Field(min_length=2)
+
+    @field_validator("prompts")
+    @classmethod
+    def _read(cls, value: list[str] | str) -> list[str]:
+        return read_prompts(value)
+
+
+class Recipe(Strict):
+    """Everything that `sfumato run` does, from the model to the report."""
+
+    name: str
+    description: str = ""
+    run: str | None = Field(None, description="the run folder; null means runs/NAME")
+    pipeline: PipelineConfig = PipelineConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    reward: dict[str, Any] | list[dict[str, Any]]
+    prompts: list[str] | str = Field(description="training prompts, or a text file with one on each line")
+    training: TrainingConfig = TrainingConfig()
+    variants: dict[str, dict[str, Any]] = Field({}, description="further trainings: name -> changes to `training`")
+    evaluation: EvaluationConfig | None = None
+
+    @field_validator("prompts")
+    @classmethod
+    def _read(cls, value: list[str] | str) -> list[str]:
+        return read_prompts(value)
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> Recipe:
+        for name in self.variants:
+            if name == "tuned":
+                raise ValueError("a variant cannot be named 'tuned': that is the training itself")
+        for point in self.evaluation.points if self.evaluation else []:
+            if isinstance(point, TunedPoint) and point.training not in self.trainings:
+                raise ValueError(f"a point names training {point.training!r}; there are: {', '.join(self.trainings)}")
+        return self
+
+    @property
+    def trainings(self) -> dict[str, TrainingConfig]:
+        """Every training of the recipe by name; `tuned` first."""
+        found = {"tuned": self.training}
+        for name, changes in self.variants.items():
+            values = self.training.model_dump()
+            for key, value in changes.items():
+                _assign(values, key, value, f"variants.{name}")
+            try:
+                found[name] = TrainingConfig.model_validate(values)
+            except ValidationError as error:
+                raise ValueError(f"variant {name!r}: " + "; ".join(_explain(error, TrainingConfig))) from None
+        return found
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run or f"runs/{self.name}")
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as plain values, which load again to an equal recipe wherever the run folder is moved."""
+        return self.model_dump(mode="json", exclude={"run"})
+
+
+def read_prompts(value: Sequence[str] | str) -> list[str]:
+    """Prompts from a list, or from a text file with one on each line; blank lines are skipped.
+
+    Raises:
+        ValueError: there is no such file, or no prompt in it.
+    """
+    if isinstance(value, str):
+        path = Path(value)
+        bundled = files("sfumato").joinpath("recipes", value)
+        if not path.exists() and not bundled.is_file():
+            raise ValueError(
+                f"there is no prompt file {value!r}: give a text file with a prompt on each line, or a list"
+            )
+        lines = (path if path.exists() else bundled).read_text(encoding="utf-8").splitlines()
+        where = str(value)
+    else:
+        lines, where = list(value), "the list of prompts"
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"{where} is empty: give at least one prompt")
+    return prompts
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, apply `key=value` overrides, and check it.
+
+    Args:
+        source: the name of a shipped recipe, or the path of a YAML file.
+        overrides: such as `"training.lr=1e-4"`; the key is a dotted path, the value is read as YAML.
+
+    Raises:
+        RecipeError: no such recipe, broken YAML, an unknown key (the nearest right one is named), or a wrong value.
+    """
+    values = _read_yaml(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"cannot read {override!r}: overrides are written key=value, such as training.lr=1e-4")
+        _assign(values, key, _number(yaml.safe_load(text)), "override")
+    return parse_recipe(values, str(source))
+
+
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Check plain values and turn them into a Recipe; raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(_explain(error, Recipe))) from None
+
+
+def _folder() -> Any:
+    return files("sfumato").joinpath("recipes")
+
+
+def _read_yaml(source: str | Path) -> dict[str, Any]:
+    name = str(source)
+    path = Path(source)
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif name in shipped_recipes():
+        text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        near = difflib.get_close_matches(name, shipped_recipes(), 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise RecipeError(f"there is no recipe {name!r}{hint} Shipped: {', '.join(shipped_recipes())}; or give a path")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name} is empty or not a mapping of keys to values")
+    return _number(values)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-4` as text; people mean a number."""
+    if isinstance(value, dict):
+        return {key: _number(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _assign(values: dict[str, Any], dotted: str, value: Any, where: str) -> None:
+    *parents, last = dotted.split(".")
+    for key in parents:
+        child = values.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"{where} {dotted!r}: {key!r} is a value, not a group of keys")
+        values = child
+    values[last] = value
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            known = _keys_at(root, problem["loc"][:-1])
+            near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            yield f"unknown key {'.'.join(path)!r}: {hint}"
+        elif problem["type"] == "missing":
+            yield f"{'.'.join(path)!r} is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{'.'.join(path)}: {message}" if path else message
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known at a location of a validation error."""
+    models: dict[str, type[BaseModel]] = {
+        "base": BasePoint, "tuned": TunedPoint, "lora_scale": LoraScalePoint, "guidance": GuidancePoint,
+    }  # fmt: skip
+    for part in location:
+        if str(part) in models and model is EvaluationConfig:
+            model = models[str(part)]
+        elif part in model.model_fields:
+            inner = [t for t in _types(model.model_fields[str(part)].annotation) if issubclass(t, BaseModel)]
+            model = inner[0] if len(inner) == 1 else model
+    return list(model.model_fields)
+
+
+def _types(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [t for argument in getattr(annotation, "__args__", ()) for t in _types(argument)]
