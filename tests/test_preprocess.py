@@ -45,6 +45,14 @@ def test_old_configs_with_bare_numbers_mean_the_shorter_edge(tmp_path):
     assert Preprocess.from_config({"size": 32, "do_center_crop": False}).size == (32, 32)
 
 
+@pytest.mark.parametrize(
+    "preprocess", [Preprocess(), Preprocess(size=(32, 48), crop=None, resample="bilinear", mean=(0.5,) * 3)]
+)
+def test_saved_and_loaded_it_is_the_same(tmp_path, preprocess):
+    preprocess.save_pretrained(tmp_path)
+    assert Preprocess.from_pretrained(tmp_path) == preprocess
+
+
 def test_images_of_the_right_size_pass_untouched():
     plain = Preprocess(size=64, crop=(64, 64), mean=(0.0,) * 3, std=(1.0,) * 3)
     images = noise(64, 64)

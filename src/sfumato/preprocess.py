@@ -8,10 +8,13 @@ included; where a resize changes the aspect ratio, Pillow >= 13 may swap its two
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+
+from sfumato.runs import write_json
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -37,7 +40,7 @@ class Preprocess:
     resample: str = "bicubic"
 
     @classmethod
-    def from_pretrained(cls, model: str) -> Preprocess:
+    def from_pretrained(cls, model: str | Path) -> Preprocess:
         """Read `preprocessor_config.json` (or `processor_config.json`) of a local folder or a hub id.
 
         Raises:
@@ -64,6 +67,25 @@ class Preprocess:
             std=tuple(config.get("image_std", CLIP_STD)) if normalises else (1.0, 1.0, 1.0),
             resample=resample,
         )
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `preprocessor_config.json` so that transformers and `from_pretrained` read it back."""
+        config: dict[str, Any] = {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_rescale": True,
+            "do_resize": self.size is not None,
+            "do_center_crop": self.crop is not None,
+            "do_normalize": True,
+            "image_mean": self.mean,
+            "image_std": self.std,
+            "resample": next(number for number, name in RESAMPLE.items() if name == self.resample),
+        }
+        if self.size is not None:
+            config["size"] = {"shortest_edge": self.size} if isinstance(self.size, int) else _named(self.size)
+        if self.crop is not None:
+            config["crop_size"] = _named(self.crop)
+        write_json(Path(folder) / "preprocessor_config.json", config)
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Pixel values (B,3,h,w) of images (B,3,H,W) in [0, 1]; half precision is computed in float32."""
@@ -113,6 +135,10 @@ def _pair(size: int | dict[str, int]) -> tuple[int, int]:
     if "shortest_edge" in size:
         return size["shortest_edge"], size["shortest_edge"]
     return size["height"], size["width"]
+
+
+def _named(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
 
 
 def _size(size: int | dict[str, int], crops: bool) -> int | tuple[int, int]:

@@ -1,0 +1,121 @@
+"""What a reward is, how any callable becomes one, and the one checked way to call it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+
+UNBOUNDED = (-math.inf, math.inf)
+RANGE_TOLERANCE = 1e-3  # a decoder in half precision overshoots [0, 1] by a rounding error
+
+
+class RewardError(RuntimeError):
+    """A reward returned something that cannot be trained on or reported."""
+
+
+@runtime_checkable
+class Reward(Protocol):
+    """Scores images against their prompts; higher is better.
+
+    Attributes:
+        name: what reports and logs call it.
+        range: smallest and largest value it can return, ±inf where there is none.
+        differentiable: whether the score carries a gradient to the images.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def range(self) -> tuple[float, float]: ...
+
+    @property
+    def differentiable(self) -> bool: ...
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        """Scores (B,) of images (B,3,H,W) in [0, 1], one prompt each."""
+        ...
+
+
+@dataclass(frozen=True)
+class FunctionReward:
+    """A plain function with the attributes of a `Reward`."""
+
+    function: Callable[[torch.Tensor, list[str]], torch.Tensor]
+    name: str
+    range: tuple[float, float] = UNBOUNDED
+    differentiable: bool = True
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return self.function(images, prompts)
+
+
+def as_reward(function: Callable[[torch.Tensor, list[str]], torch.Tensor], name: str | None = None) -> Reward:
+    """Make any callable (images (B,3,H,W) in [0, 1], prompts) -> (B,) a `Reward`.
+
+    A `Reward` comes back as it is. Of another callable, the attributes `range` and `differentiable` are read where it
+    has them; without them it counts as unbounded and differentiable.
+    """
+    if not callable(function):
+        raise TypeError(f"a reward is called with (images, prompts), but {function!r} cannot be called")
+    if isinstance(function, Reward) and name in (None, function.name):
+        return function
+    own_name = getattr(function, "name", getattr(function, "__name__", type(function).__name__))
+    return FunctionReward(
+        function,
+        name or str(own_name),
+        getattr(function, "range", UNBOUNDED),
+        getattr(function, "differentiable", True),
+    )
+
+
+def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+    """Call a reward and check what goes in and what comes out.
+
+    Args:
+        reward: the reward.
+        images: floats (B,3,H,W) in [0, 1].
+        prompts: B texts.
+
+    Returns:
+        Scores (B,), at least float32, with a gradient if the reward is differentiable and the images carry one.
+
+    Raises:
+        ValueError: images or prompts break the contract.
+        RewardError: the scores have a wrong shape, are not finite, or lack the promised gradient.
+    """
+    _check_images(images)
+    if isinstance(prompts, str) or len(prompts) != len(images):
+        given = "one string" if isinstance(prompts, str) else f"{len(prompts)} prompts"
+        raise ValueError(f"{given} for {len(images)} images: give a list with one prompt per image")
+    scores = reward(images, prompts)
+    if not isinstance(scores, torch.Tensor) or scores.shape != (len(images),):
+        found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise RewardError(f"reward {reward.name!r} returned {found} where a tensor ({len(images)},) is needed")
+    if reward.differentiable and torch.is_grad_enabled() and images.requires_grad and not scores.requires_grad:
+        raise RewardError(
+            f"reward {reward.name!r} says it is differentiable, but its scores carry no gradient: "
+            "keep every step in torch, or declare differentiable = False"
+        )
+    if not (finite := scores.isfinite()).all():
+        worst = int((~finite).nonzero()[0])
+        raise RewardError(
+            f"reward {reward.name!r} returned {scores[worst].item()} for the prompt {prompts[worst]!r}: "
+            "look at that image; if it is sound, run the reward in float32 and check its inputs"
+        )
+    return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def _check_images(images: torch.Tensor) -> None:
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ValueError(f"images must have the shape (B,3,H,W) with B > 0, not {tuple(images.shape)}")
+    if not images.is_floating_point():
+        raise ValueError(f"images must be floats in [0, 1], not {images.dtype}: divide 8-bit images by 255")
+    low, high = (float(bound) for bound in images.detach().aminmax())
+    if not (low >= -RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        hint = "the model overflowed: use bfloat16 or float32" if math.isnan(low) else "map [-1, 1] by x / 2 + 0.5"
+        raise ValueError(f"images must lie in [0, 1], but these span [{low:.4g}, {high:.4g}]; {hint}")

@@ -1,0 +1,49 @@
+"""The gold reward of emoji-64: what the judge thinks, never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from sfumato.judge import Judge
+
+
+class JudgeGold:
+    """P(house style) x P(right subcategory) by a judge that no training sees; in [0, 1], never differentiable.
+
+    A prompt with several right answers ("animal") counts the judge's probability of all of them together. The score
+    stands in for what people want in studies of over-optimisation (Gao et al. 2022, arXiv 2210.10760): a proxy reward
+    that rises while gold falls has been hacked.
+
+    Args:
+        judge: the classifier of subcategory and style.
+        answers: the subcategories that answer a prompt rightly.
+        style: the house style.
+    """
+
+    name = "gold"
+    range = (0.0, 1.0)
+    differentiable = False
+
+    def __init__(self, judge: Judge, answers: Callable[[str], list[str]], style: str):
+        self.judge, self.answers = judge, answers
+        self.style = judge.styles.index(style)
+
+    @classmethod
+    def emoji64(cls, device: str | torch.device = "cpu") -> JudgeGold:
+        """The bundled judge with the bundled prompts."""
+        from sfumato import emoji64
+
+        return cls(emoji64.load_judge().to(device), emoji64.prompt_subcategories, emoji64.HOUSE_STYLE)
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        output = self.judge(images)
+        subcategory = output.subcategory.float().softmax(-1)
+        right = torch.zeros_like(subcategory)
+        for row, prompt in zip(right, prompts, strict=True):
+            row[[self.judge.subcategories.index(name) for name in self.answers(prompt)]] = 1
+        return output.style.float().softmax(-1)[:, self.style] * (subcategory * right).sum(-1)

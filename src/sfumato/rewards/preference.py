@@ -1,0 +1,147 @@
+"""Preference rewards of the PickScore kind, with or without a head learned from pairs."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from sfumato.rewards.base import UNBOUNDED
+from sfumato.rewards.clip import CLIPBackbone
+
+PREFERENCE_FILE, HEAD_FILE = "preference.json", "head.safetensors"
+
+
+class PreferenceHead(nn.Module):
+    """A learned logit of the image alone: what the raters like whatever was asked for. Untrained, it is zero.
+
+    Args:
+        width: D, the length of the backbone's embeddings.
+        hidden: units of a hidden layer; 0 is a linear head.
+    """
+
+    def __init__(self, width: int, hidden: int = 0):
+        super().__init__()
+        self.width, self.hidden = width, hidden
+        self.features = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if hidden else nn.Identity()
+        self.output = nn.Linear(hidden or width, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, image_embeds: torch.Tensor) -> torch.Tensor:
+        """Logits (B,) of unit vectors (B,D)."""
+        # scaled to unit variance per coordinate, so that one learning rate suits every width
+        return self.output(self.features(image_embeds * math.sqrt(self.width))).squeeze(-1)
+
+
+class PreferenceReward:
+    """A Bradley-Terry preference reward over any CLIP: P(image a is preferred to b) = sigmoid(r_a - r_b).
+
+    r = exp(s) cos(image, text)                      PickScore (Kirstain et al. 2023, arXiv 2305.01569)
+    r = exp(s) cos(image, text) + head(image)        with a head learned by `sfumato.preferences`
+
+    r is a logit: only differences for the same prompt mean something, and a negative value is no error. Without a head
+    it lies in [-exp(s), exp(s)] (100 for CLIP; PickScore gives 17 to 24). A cosine of fixed temperature cannot grow
+    past that, while the head can, as reward models of the ImageReward kind do: it is where over-optimisation shows.
+    Differentiable.
+
+    Args:
+        model: folder or hub id of a `CLIPModel`, or a local folder written by `save`.
+        processor: folder or hub id of tokenizer and `preprocessor_config.json`, if they are kept elsewhere.
+        device: where the model runs.
+        dtype: of the backbone's weights; float32 unless given. The head keeps float32.
+    """
+
+    name = "preference"
+    differentiable = True
+
+    def __init__(
+        self,
+        model: str | Path,
+        processor: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+    ):
+        folder = Path(model)
+        learned = _read_config(folder)
+        if learned:
+            model = _resolve(folder, learned["backbone"])
+            processor = processor or (learned["processor"] and _resolve(folder, learned["processor"]))
+        self.backbone = CLIPBackbone(model, processor, device, dtype)
+        self.head = _load_head(folder, learned["hidden"], self.backbone) if learned else None
+
+    @property
+    def range(self) -> tuple[float, float]:
+        if self.head is not None:
+            return UNBOUNDED
+        scale = float(self.backbone.logit_scale)
+        return (-scale, scale)
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return self.logits(self.backbone.image_embeds(images), self.backbone.cached_text_embeds(prompts))
+
+    def logits(self, image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
+        """r (B,) from unit vectors (B,D)."""
+        match = self.backbone.logit_scale * (image_embeds * text_embeds).sum(-1)
+        return match if self.head is None else match + self.head(image_embeds)
+
+    def add_head(self, hidden: int = 0) -> PreferenceHead:
+        """Start a head for training; zero at first, it leaves the backbone's own judgement as it is."""
+        self.head = PreferenceHead(self.backbone.width, hidden).to(self.backbone.logit_scale)
+        return self.head
+
+    def save(self, folder: str | Path, with_backbone: bool) -> None:
+        """Write a folder that `PreferenceReward(folder)` reads back exactly.
+
+        Args:
+            folder: where to write.
+            with_backbone: store the backbone too (it was trained); else refer to where it came from, a local folder
+                by its relative path.
+
+        Raises:
+            ValueError: there is no head to save.
+        """
+        from safetensors.torch import save_file
+
+        from sfumato.runs import write_json
+
+        if self.head is None:
+            raise ValueError("this reward has no head: its whole content is the CLIP it was loaded from")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"backbone": ".", "processor": None, "hidden": self.head.hidden}
+        if with_backbone:
+            self.backbone.save(folder)
+        else:
+            source, processor = self.backbone.source, self.backbone.processor
+            facts["backbone"] = _reference(folder, source)
+            facts["processor"] = processor and _reference(folder, processor)
+        save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
+        write_json(folder / PREFERENCE_FILE, facts)
+
+
+def _read_config(folder: Path) -> dict | None:
+    path = folder / PREFERENCE_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _reference(folder: Path, source: str) -> str:
+    """What `folder` writes down for a local folder (its relative path) or a hub id (itself)."""
+    return os.path.relpath(source, folder) if Path(source).is_dir() else source
+
+
+def _resolve(folder: Path, reference: str) -> str:
+    """The local folder or hub id that `_reference` wrote down."""
+    return str((folder / reference).resolve()) if (folder / reference).is_dir() else reference
+
+
+def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceHead:
+    from safetensors.torch import load_file
+
+    head = PreferenceHead(backbone.width, hidden)
+    head.load_state_dict(load_file(folder / HEAD_FILE))
+    return head.eval().requires_grad_(False).to(backbone.logit_scale)

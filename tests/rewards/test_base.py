@@ -1,0 +1,82 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sfumato.rewards import Reward, RewardError, as_reward, score
+
+
+def brightness(images, prompts):
+    return images.mean((1, 2, 3))
+
+
+PROMPTS = ["a cat", "a dog"]
+
+
+def test_any_callable_becomes_a_reward_and_a_reward_stays_itself():
+    reward = as_reward(brightness)
+    assert isinstance(reward, Reward)
+    assert (reward.name, reward.differentiable, reward.range) == ("brightness", True, (-float("inf"), float("inf")))
+    assert as_reward(reward) is reward
+    assert as_reward(reward, "light").name == "light"
+    with pytest.raises(TypeError, match="cannot be called"):
+        as_reward(3)  # type: ignore[arg-type]
+
+
+def test_attributes_of_the_callable_are_kept():
+    def darkness(images, prompts):
+        return -brightness(images, prompts)
+
+    darkness.range, darkness.differentiable = (-1.0, 0.0), False
+    reward = as_reward(darkness)
+    assert reward.range == (-1.0, 0.0) and not reward.differentiable
+
+
+@given(st.sampled_from([torch.float16, torch.bfloat16, torch.float32]), st.integers(1, 4))
+def test_scores_come_back_in_full_precision(dtype, count):
+    scores = score(as_reward(brightness), torch.full((count, 3, 4, 4), 0.5, dtype=dtype), ["x"] * count)
+    assert scores.dtype == torch.float32 and torch.equal(scores, torch.full((count,), 0.5))
+
+
+@pytest.mark.parametrize(
+    ("images", "prompts", "message"),
+    [
+        (torch.rand(2, 1, 8, 8), PROMPTS, r"shape \(B,3,H,W\)"),
+        (torch.rand(0, 3, 8, 8), [], "B > 0"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), PROMPTS, "divide 8-bit images by 255"),
+        (torch.rand(2, 3, 8, 8) * 2 - 1, PROMPTS, r"map \[-1, 1\]"),
+        (torch.full((2, 3, 8, 8), float("nan")), PROMPTS, "overflowed"),
+        (torch.rand(2, 3, 8, 8), ["a cat"], "1 prompts for 2 images"),
+        (torch.rand(2, 3, 8, 8), "ab", "one string for 2 images"),
+    ],
+)
+def test_bad_input_is_refused_by_name(images, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        score(as_reward(brightness), images, prompts)
+
+
+def test_a_nan_reward_names_itself_and_the_prompt():
+    def broken(images, prompts):
+        return torch.tensor([1.0, float("nan")])
+
+    with pytest.raises(RewardError, match=r"reward 'broken' returned nan for the prompt 'a dog'.*float32"):
+        score(as_reward(broken), torch.rand(2, 3, 8, 8), PROMPTS)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(2, 1), torch.zeros(()), [0.0, 0.0]])
+def test_a_wrong_shape_is_refused(value):
+    with pytest.raises(RewardError, match=r"tensor \(2,\) is needed"):
+        score(as_reward(lambda images, prompts: value, "odd"), torch.rand(2, 3, 8, 8), PROMPTS)
+
+
+def test_a_missing_gradient_is_refused_unless_it_was_declared():
+    def detached(images, prompts):
+        return brightness(images, prompts).detach()
+
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    with pytest.raises(RewardError, match="carry no gradient"):
+        score(as_reward(detached), images, PROMPTS)
+    detached.differentiable = False
+    assert score(as_reward(detached), images, PROMPTS).shape == (2,)
+    with torch.no_grad():
+        assert score(as_reward(brightness), images, PROMPTS).shape == (2,)

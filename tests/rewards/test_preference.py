@@ -1,0 +1,88 @@
+import json
+
+import pytest
+import torch
+from tests.rewards.test_clip import PROMPTS, cosines
+from tests.rewards.tiny_clip import save_tiny_clip
+from transformers import CLIPModel
+
+from sfumato.rewards import PreferenceReward
+
+
+def with_random_head(folder, hidden=0):
+    reward = PreferenceReward(folder)
+    head = reward.add_head(hidden)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.normal_()
+    return reward
+
+
+def test_without_a_head_it_is_pickscore(tiny_clip, images):
+    reward = PreferenceReward(tiny_clip)
+    scale = CLIPModel.from_pretrained(tiny_clip).logit_scale.exp().item()
+    torch.testing.assert_close(
+        reward(images, PROMPTS), scale * cosines(tiny_clip, images, PROMPTS), rtol=1e-4, atol=1e-4
+    )
+    assert reward.range == pytest.approx((-scale, scale))
+
+
+def test_tokenizer_and_preprocessing_may_live_elsewhere(tiny_clip, images, tmp_path):
+    CLIPModel.from_pretrained(tiny_clip).save_pretrained(tmp_path)
+    reward = PreferenceReward(tmp_path, processor=tiny_clip)
+    assert torch.equal(reward(images, PROMPTS), PreferenceReward(tiny_clip)(images, PROMPTS))
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_an_untrained_head_changes_nothing_and_a_trained_one_is_unbounded(tiny_clip, images, hidden):
+    plain, reward = PreferenceReward(tiny_clip), PreferenceReward(tiny_clip)
+    head = reward.add_head(hidden)
+    assert torch.equal(reward(images, PROMPTS), plain(images, PROMPTS))
+    with torch.no_grad():
+        head.output.weight.fill_(1e3)
+    assert reward(images, PROMPTS).abs().max() > plain.range[1]
+    assert reward.range == (-float("inf"), float("inf"))
+
+
+def test_linear_head_is_the_formula_that_docs_state(tiny_clip, images):
+    reward = with_random_head(tiny_clip)
+    image, text = reward.backbone.image_embeds(images), reward.backbone.text_embeds(PROMPTS)
+    weight, bias = reward.head.output.weight[0], reward.head.output.bias
+    expected = reward.backbone.logit_scale * (image * text).sum(-1) + 4 * image @ weight + bias  # sqrt(16) = 4
+    torch.testing.assert_close(reward(images, PROMPTS), expected)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+@pytest.mark.parametrize("with_backbone", [False, True])
+def test_saved_and_loaded_it_scores_exactly_the_same(images, tmp_path, hidden, with_backbone):
+    clip = save_tiny_clip(tmp_path / "here" / "clip")
+    reward = with_random_head(clip, hidden)
+    folder = tmp_path / "here" / "reward"
+    reward.save(folder, with_backbone)
+    assert (folder / "model.safetensors").exists() == with_backbone
+    moved = (tmp_path / "here").rename(tmp_path / "there") / "reward"
+    loaded = PreferenceReward(moved)
+    assert torch.equal(loaded(images, PROMPTS), reward(images, PROMPTS))
+    assert not any(parameter.requires_grad for parameter in loaded.head.parameters())
+    assert str(tmp_path) not in (moved / "preference.json").read_text()
+
+
+def test_a_hub_id_is_kept_as_it_is(tiny_clip, tmp_path):
+    reward = with_random_head(tiny_clip)
+    reward.backbone.source, reward.backbone.processor = "someone/clip", "someone/processor"
+    reward.save(tmp_path, with_backbone=False)
+    saved = json.loads((tmp_path / "preference.json").read_text())
+    assert saved == {"backbone": "someone/clip", "processor": "someone/processor", "hidden": 0}
+
+
+def test_gradient_equals_finite_differences(tiny_clip, tmp_path):
+    with_random_head(tiny_clip, 4).save(tmp_path / "reward", with_backbone=True)
+    reward = PreferenceReward(tmp_path / "reward", dtype=torch.float64)
+    images = torch.rand(1, 3, 9, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
+    assert torch.autograd.gradcheck(lambda x: reward(x, ["cat"]), images.requires_grad_())
+
+
+def test_a_reward_without_a_head_is_not_saved(tiny_clip, tmp_path):
+    with pytest.raises(ValueError, match="no head"):
+        PreferenceReward(tiny_clip).save(tmp_path, with_backbone=False)

@@ -1,0 +1,75 @@
+import inspect
+
+import pytest
+import torch
+
+from sfumato.rewards import (
+    CLIPScore,
+    Colourfulness,
+    JPEGCompressibility,
+    PreferenceReward,
+    build_reward,
+    list_rewards,
+    score,
+)
+
+IMAGES, PROMPTS = torch.rand(2, 3, 16, 16), ["a", "b"]
+
+
+def test_every_reward_says_what_it_is():
+    names = [info.name for info in list_rewards()]
+    assert len(set(names)) == len(names)
+    assert {"preference", "clip_score", "pickscore", "jpeg_compressibility", "colourfulness", "gold"} <= set(names)
+    for info in list_rewards():
+        assert info.description and info.range
+        made = info.build() if not set(inspect.signature(info.build).parameters) else None
+        assert made is None or (made.name, made.differentiable) == (info.name, info.differentiable)
+
+
+def test_names_mappings_and_lists(tiny_clip):
+    assert isinstance(build_reward("colourfulness"), Colourfulness)
+    assert isinstance(build_reward({"name": "jpeg_compressibility"}), JPEGCompressibility)
+    clip = build_reward({"name": "clip_score", "model": str(tiny_clip)}, dtype=torch.bfloat16)
+    assert isinstance(clip, CLIPScore) and clip.backbone.model.dtype == torch.bfloat16
+    assert isinstance(build_reward({"name": "preference", "model": str(tiny_clip)}), PreferenceReward)
+    both = build_reward([{"name": "colourfulness", "weight": 0.5}, {"name": "jpeg_compressibility"}])
+    expected = 0.5 * Colourfulness()(IMAGES, PROMPTS) + JPEGCompressibility()(IMAGES, PROMPTS)
+    assert torch.equal(score(both, IMAGES, PROMPTS), expected)
+    alone = build_reward({"name": "colourfulness", "weight": 2})
+    assert torch.equal(score(alone, IMAGES, PROMPTS), 2 * Colourfulness()(IMAGES, PROMPTS))
+
+
+def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
+    (tmp_path / "own_rewards.py").write_text(
+        "def darkness(images, prompts):\n    return 1 - images.mean((1, 2, 3))\n\n"
+        "class Power:\n"
+        "    name, range, differentiable = 'power', (0.0, 1.0), True\n"
+        "    def __init__(self, p=1):\n        self.p = p\n"
+        "    def __call__(self, images, prompts):\n        return images.mean((1, 2, 3)) ** self.p\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    darkness = build_reward({"name": "own_rewards:darkness"})
+    assert darkness.name == "darkness"
+    assert torch.equal(score(darkness, IMAGES, PROMPTS), 1 - IMAGES.mean((1, 2, 3)))
+    power = build_reward({"name": "own_rewards:Power", "p": 2})
+    assert power.range == (0.0, 1.0)
+    torch.testing.assert_close(score(power, IMAGES, PROMPTS), IMAGES.mean((1, 2, 3)) ** 2)
+    with pytest.raises(ValueError, match=r"unexpected keyword argument 'q'; its options are: p"):
+        build_reward({"name": "own_rewards:Power", "q": 2})
+    with pytest.raises(ValueError, match="no attribute 'lightness'"):
+        build_reward({"name": "own_rewards:lightness"})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("colorfulness", r"did you mean 'colourfulness'\? There are preference, pickscore, "),
+        ({"name": "clip_score"}, r"missing a required argument: 'model'; its options are: model"),
+        ({"name": "colourfulness", "strength": 2}, r"'strength'; its options are: none"),
+        ({"model": "emoji64"}, "needs a name"),
+        ({"name": "no_such_module:reward"}, r"cannot load the reward 'no_such_module:reward'.*module:attribute"),
+    ],
+)
+def test_what_cannot_be_built_says_what_to_do(config, message):
+    with pytest.raises(ValueError, match=message):
+        build_reward(config)
