@@ -129,7 +129,6 @@ class EvaluationConfig(Strict):
     images_per_prompt: int = Field(12, ge=2)
     batch_size: int = Field(12, ge=1)
     seed: int = Field(1_000_000, description="first of the evaluated seeds; the reference uses others")
-    calibration_prompts: int = Field(0, ge=0, description="prompts that only fix the scale of the axes; 0 for all")
     features: str = Field("judge", description="'judge' (bundled), or any vision model by folder or hub id")
     gold: dict[str, Any] | None = Field(None, description="a reward that is never trained on")
     diversity: str = Field("vendi", description="the metric on the diversity axis")
@@ -163,12 +162,12 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Recipe:
-        for name in self.variants:
-            if name == "tuned":
-                raise ValueError("a variant cannot be named 'tuned': that is the training itself")
+        if "tuned" in self.variants:
+            raise ValueError("a variant cannot be named 'tuned': that is the training itself")
+        known = self.trainings
         for point in self.evaluation.points if self.evaluation else []:
-            if isinstance(point, TunedPoint) and point.training not in self.trainings:
-                raise ValueError(f"a point names training {point.training!r}; there are: {', '.join(self.trainings)}")
+            if isinstance(point, TunedPoint) and point.training not in known:
+                raise ValueError(f"a point names training {point.training!r}; there are: {', '.join(known)}")
         return self
 
     @property
@@ -177,8 +176,7 @@ class Recipe(Strict):
         found = {"tuned": self.training}
         for name, changes in self.variants.items():
             values = self.training.model_dump()
-            for key, value in changes.items():
-                _assign(values, key, value, f"variants.{name}")
+            _merge(values, changes, f"variants.{name}")
             try:
                 found[name] = TrainingConfig.model_validate(values)
             except ValidationError as error:
@@ -297,13 +295,22 @@ def _assign(values: dict[str, Any], dotted: str, value: Any, where: str) -> None
     values[last] = value
 
 
+def _merge(values: dict[str, Any], changes: dict[str, Any], where: str) -> None:
+    """Write changes into nested values; keys may be dotted."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], value, f"{where}.{key}")
+        else:
+            _assign(values, key, value, where)
+
+
 def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
         if problem["type"] == "extra_forbidden":
             known = _keys_at(root, problem["loc"][:-1])
             near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
-            hint = f"did you mean {near[0]!r}?" if near else f"known here: {', '.join(known)}"
+            hint = f"did you mean {'.'.join([*path[:-1], *near])!r}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {'.'.join(path)!r}: {hint}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(path)!r} is missing"

@@ -260,3 +260,14 @@ def _inject_lora(pipe: Any, path: Path, adapter: str) -> None:
     inject_adapter_in_model(config, denoiser(pipe), adapter)
     state = {key.removeprefix(prefix): tensor for key, tensor in load_file(path).items()}
     set_peft_model_state_dict(denoiser(pipe), state, adapter_name=adapter)
+
+
+def unload_lora(pipe: Any, adapter: str) -> None:
+    """Remove an adapter from the denoiser; the others stay."""
+    module = denoiser(pipe)
+    if hasattr(module, "delete_adapters"):
+        module.delete_adapters(adapter)
+        return
+    for layer in tuner_layers(module, adapter):
+        layer.delete_adapter(adapter)
+    del module.peft_config[adapter]  # type: ignore[index, union-attr, operator, arg-type]

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from diffusers.utils import logging
 
+from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.patching import patched
 from sfumato.pipelines.state import POSITION, restore, snapshot
 
@@ -62,12 +63,15 @@ class Rollout:
             outside pass no gradient.
         seeds: one per image; (prompt, seed) is an image's identity whatever the batch.
         arguments: the pipeline arguments of the call, per-image generators left out.
+        forwards: how often the denoiser was run, base and tuned counted alike when guidance is on. A call on a batch
+            that classifier-free guidance has doubled counts once.
         steps: the recorded steps, empty unless `record` was set.
     """
 
     images: torch.Tensor
     seeds: list[int]
     arguments: dict[str, Any] = field(repr=False)
+    forwards: int
     steps: list[Step] = field(default_factory=list, repr=False)
 
 
@@ -97,7 +101,11 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
     scheduler = pipe.scheduler
     set_timesteps, step = scheduler.set_timesteps, scheduler.step
     steps: list[Step] = []
-    total = taken = 0
+    total = taken = forwards = 0
+
+    def count_forward(*_: Any) -> None:
+        nonlocal forwards
+        forwards += 1
 
     def enable_gradient_in_time() -> None:
         if last_steps and taken == total - last_steps:
@@ -134,10 +142,12 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
         stack.enter_context(patched(scheduler, "set_timesteps", set_and_check))
         stack.enter_context(patched(scheduler, "step", seeded_step))
         stack.enter_context(_without_gradient_killers(pipe))
+        stack.callback(denoiser(pipe).register_forward_pre_hook(count_forward).remove)
         images = undecorated(pipe)(**arguments, generator=generators, output_type="pt").images
     if last_steps and taken != total:
         raise ValueError(f"{type(pipe).__name__} ran {taken} of {total} steps: gradient needs a text-to-image call")
-    return Rollout(images, seeds, arguments, steps)
+    guidance = getattr(pipe, "_sfumato_guidance", None)
+    return Rollout(images, seeds, arguments, guidance.passes if guidance else forwards, steps)
 
 
 def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> Step:

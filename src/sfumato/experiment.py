@@ -1,0 +1,135 @@
+"""The stages of a run, each of which continues where it was left: train, evaluate, report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from sfumato.config import EvaluationConfig, Recipe
+from sfumato.frontier.evaluate import measure
+from sfumato.frontier.points import operating_points
+from sfumato.frontier.sweep import Labels, sweep
+from sfumato.metrics import Extractor, JudgeFeatures, VisionFeatures
+from sfumato.pipelines.load import default_device, load_pipeline
+from sfumato.rewards import Reward, build_reward
+from sfumato.runs import Run
+from sfumato.training import Monitor, Trainer
+from sfumato.training.checkpoints import finished
+from sfumato.training.objective import build_objective
+
+
+class Experiment:
+    """A recipe at work in its run folder.
+
+    Rewards and feature extractors are built once and shared by all stages.
+
+    Args:
+        recipe: what to do; its `run` says where.
+
+    Raises:
+        ValueError: the folder holds a run of another recipe, or a reward or feature extractor does not exist.
+    """
+
+    def __init__(self, recipe: Recipe):
+        self.recipe = recipe
+        self.device = default_device()
+        self.reward = build_reward(recipe.reward, self.device)
+        self.gold: Reward | None = None
+        self.extractor: Extractor | None = None
+        self.labels: Labels | None = None
+        if recipe.evaluation:
+            operating_points(recipe)
+            self._build_instruments(recipe.evaluation)
+        self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Experiment:
+        """Continue the experiment in a run folder."""
+        run = Run.load(folder)
+        return cls(Recipe.model_validate({**run.recipe, "run": str(run.path)}))
+
+    def train(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Run every training that is not finished, yielding (training, record) per update."""
+        for name, config in self.recipe.trainings.items():
+            folder = self.run.training(name)
+            if finished(folder) and not self._more_to_do(name):
+                continue
+            pipe = load_pipeline(self.recipe.pipeline, self.device)
+            trainer = Trainer(
+                pipe,
+                build_objective(config.objective),
+                self.reward,
+                self.recipe.prompts,
+                config,
+                self.recipe.sampling,
+                folder,
+                self._monitor(name),
+            )
+            left = config.steps - trainer.state.update
+            with tqdm(total=config.steps, initial=config.steps - left, desc=f"training {name}", unit="update") as bar:
+                shown: dict[str, str] = {}
+                for record in trainer:
+                    shown |= _shown(record)
+                    bar.set_postfix(shown, refresh=False)
+                    bar.update(record["update"] - bar.n)
+                    yield name, record
+
+    def evaluate(self) -> dict[str, Any]:
+        """Sample and measure every operating point; returns what `frontier.json` holds.
+
+        Raises:
+            ValueError: the recipe has no `evaluation`.
+        """
+        if self.recipe.evaluation is None or self.extractor is None:
+            raise ValueError("the recipe has no evaluation section: add evaluation.prompts and evaluation.points")
+        points = operating_points(self.recipe)
+        pipe = load_pipeline(self.recipe.pipeline, self.device)
+        sweep(pipe, self.recipe, self.run, points, self._scored(), self.labels)
+        return measure(self.run, self.recipe, points, self.extractor)
+
+    def report(self) -> Path:
+        """Write the run's report."""
+        from sfumato.report import write_report
+
+        return write_report(self.run)
+
+    def _more_to_do(self, name: str) -> bool:
+        records = self.run.training_metrics(name)
+        return not records or records[-1]["update"] < self.recipe.trainings[name].steps
+
+    def _scored(self) -> Mapping[str, Reward]:
+        return {"reward": self.reward} | ({"gold": self.gold} if self.gold else {})
+
+    def _build_instruments(self, config: EvaluationConfig) -> None:
+        if config.gold:
+            self.gold = build_reward(config.gold, self.device)
+        if config.features == "judge":
+            from sfumato.emoji64 import load_judge
+
+            judge = load_judge().to(self.device)
+            self.extractor = JudgeFeatures(judge)
+            self.labels = judge.labels
+        else:
+            self.extractor = VisionFeatures(config.features, self.device)
+
+    def _monitor(self, name: str) -> Monitor | None:
+        evaluation, training = self.recipe.evaluation, self.recipe.trainings[name]
+        if evaluation is None or self.extractor is None or training.monitor_every is None:
+            return None
+        return Monitor(
+            prompts=list(evaluation.prompts)[: training.monitor_prompts],
+            images=training.monitor_images,
+            call=self.recipe.sampling.call(),
+            rewards=self._scored(),
+            features=self.extractor,
+            folder=self.run.training(name),
+        )
+
+
+def _shown(record: dict[str, Any]) -> dict[str, str]:
+    """What the progress bar shows of a record; diversity is measured only now and then."""
+    names = {"reward": "reward", "kl": "kl", "eval/gold": "gold", "eval/vendi": "vendi"}
+    return {label: f"{record[key]:.3g}" for key, label in names.items() if key in record}

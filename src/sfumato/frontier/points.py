@@ -1,0 +1,122 @@
+"""Operating points: the ways to sample from one tuned model that a frontier is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sfumato.config import GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
+from sfumato.pipelines.adapters import denoiser, load_lora, lora_scale, unload_lora
+from sfumato.pipelines.guidance import annealed_guidance
+from sfumato.runs import Run
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """One way to sample.
+
+    Attributes:
+        name: unique, fit for a file name.
+        label: for people.
+        method: what family of points it belongs to; a method's points together make its frontier.
+        config: what it is.
+    """
+
+    name: str
+    label: str
+    method: str
+    config: PointConfig
+
+
+def operating_points(recipe: Recipe) -> list[OperatingPoint]:
+    """The recipe's operating points, in its order.
+
+    Raises:
+        ValueError: two are the same, or base or tuned is missing.
+    """
+    assert recipe.evaluation is not None
+    points = [_describe(config, recipe) for config in recipe.evaluation.points]
+    names = [point.name for point in points]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"operating points are listed twice: {', '.join(twice)}")
+    for needed in ("base", "tuned"):
+        if needed not in names:
+            raise ValueError(f"evaluation.points needs the {needed} model: add {{kind: {needed}}}")
+    return points
+
+
+def _describe(config: PointConfig, recipe: Recipe) -> OperatingPoint:
+    match config:
+        case LoraScalePoint():
+            return OperatingPoint(f"lora-{config.scale:g}", f"LoRA {config.scale:g}", "LoRA scale", config)
+        case GuidancePoint():
+            return _describe_guidance(config)
+        case TunedPoint():
+            return _describe_tuned(config, recipe)
+        case _:
+            return OperatingPoint("base", "base", "base", config)
+
+
+def _describe_tuned(config: TunedPoint, recipe: Recipe) -> OperatingPoint:
+    name, method = config.training, config.training
+    label = config.training
+    if config.training != "tuned" and recipe.trainings[config.training].objective.kl > 0:
+        method, label = "KL", f"KL {recipe.trainings[config.training].objective.kl:g}"
+    if config.checkpoint is not None:
+        name, label, method = f"{name}-{config.checkpoint}", f"{label}, update {config.checkpoint}", "early checkpoint"
+    if config.guidance_scale is not None:
+        name, label = f"{name}-cfg-{config.guidance_scale:g}", f"{label}, CFG {config.guidance_scale:g}"
+        method = "guidance scale"
+    return OperatingPoint(name, label, method, config)
+
+
+def _describe_guidance(config: GuidancePoint) -> OperatingPoint:
+    numbers = [f"{value:g}" for _, value in sorted(config.parameters.items())]
+    words = [config.schedule, *numbers]
+    method = {"constant": "constant blend", "step": "switch"}.get(config.schedule, "AIG")
+    if config.blend == "weights":
+        method = "annealed weights"
+    label = " ".join([method, *([] if method in ("constant blend", "switch") else [config.schedule]), *numbers])
+    if config.cap != 1:
+        words.append(f"cap-{config.cap:g}")
+        label += f", cap {config.cap:g}"
+    if config.clock != "index":
+        words.append(config.clock)
+        label += f", {config.clock} clock"
+    return OperatingPoint("-".join(["aw" if config.blend == "weights" else "aig", *words]), label, method, config)
+
+
+def lora_path(point: OperatingPoint, run: Run) -> Path | None:
+    """The folder with the LoRA that a point samples with; None for the base model."""
+    if point.config.kind == "base":
+        return None
+    training = getattr(point.config, "training", "tuned")
+    checkpoint = getattr(point.config, "checkpoint", None)
+    folder = run.training(training)
+    return folder if checkpoint is None else folder / f"checkpoint-{checkpoint:06d}"
+
+
+@contextmanager
+def applied(pipe: Any, point: OperatingPoint, run: Run) -> Iterator[dict[str, Any]]:
+    """Make `pipe` sample at an operating point; yields what to change in the arguments of its call.
+
+    Raises:
+        FileNotFoundError: the training or checkpoint is not there yet.
+    """
+    path = lora_path(point, run)
+    with ExitStack() as stack:
+        if path is not None:
+            name = load_lora(pipe, path, "tuned")
+            stack.callback(unload_lora, pipe, name)
+            denoiser(pipe).requires_grad_(False)
+        match point.config:
+            case LoraScalePoint(scale=scale):
+                stack.enter_context(lora_scale(pipe, scale))
+            case GuidancePoint() as config:
+                stack.enter_context(annealed_guidance(pipe, config.build(), blend=config.blend))
+        scale = getattr(point.config, "guidance_scale", None)
+        yield {} if scale is None else {"guidance_scale": scale}

@@ -1,0 +1,33 @@
+"""Images between tensors and files: (3, H, W) in [0, 1] and 8-bit PNG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+def to_pil(image: torch.Tensor) -> Image.Image:
+    """An image (3, H, W) in [0, 1] as 8-bit RGB."""
+    return Image.fromarray((image.detach().float() * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy())
+
+
+def save_png(image: torch.Tensor, path: str | Path) -> None:
+    """Write an image (3, H, W) in [0, 1]."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil(image).save(path)
+
+
+def load_image(path: str | Path) -> torch.Tensor:
+    """Read an image file as (3, H, W) float32 in [0, 1]."""
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
+def grid(rows: list[torch.Tensor]) -> torch.Tensor:
+    """One picture (3, H, W) of all images, a row for each tensor (B, 3, h, w)."""
+    return torch.cat([torch.cat(list(images.detach().float().cpu()), dim=-1) for images in rows], dim=-2)

@@ -1,0 +1,63 @@
+"""Draw pictures from a pipeline, with or without a tuned LoRA and a guidance schedule: what `sfumato sample` does."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from sfumato.config import PipelineConfig
+from sfumato.images import grid, save_png
+from sfumato.schedules import FORMULAS, Schedule, schedule
+
+
+def parse_schedule(text: str, cap: float = 1.0) -> Schedule:
+    """A schedule from `NAME` or `NAME:PARAMETER`, such as `power:2`.
+
+    Raises:
+        ValueError: unknown name, or a parameter that is missing, too many or not a number.
+    """
+    name, colon, value = text.partition(":")
+    wanted = FORMULAS.get(name, ("", ()))[1]
+    if not colon:
+        return schedule(name, cap=cap)
+    try:
+        return schedule(name, cap=cap, **{key: float(value) for key in wanted or ("value",)})
+    except ValueError as error:
+        raise ValueError(f"cannot read the schedule {text!r}: {error}") from None
+
+
+def draw(
+    config: PipelineConfig,
+    prompt: str,
+    seeds: list[int],
+    call: dict[str, Any],
+    out: Path,
+    lora: Path | None = None,
+    blend: str | None = None,
+    cap: float = 1.0,
+) -> Path:
+    """Draw one image per seed in a row and write them to `out`.
+
+    Raises:
+        ValueError: the prompt is empty, a schedule was given without a LoRA, or the LoRA does not fit.
+    """
+    if not prompt.strip():
+        raise ValueError("the prompt is empty: say what to draw")
+    plan = parse_schedule(blend, cap) if blend else None
+    if plan and lora is None:
+        raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")
+    from sfumato.pipelines.adapters import load_lora
+    from sfumato.pipelines.guidance import annealed_guidance
+    from sfumato.pipelines.load import load_pipeline
+    from sfumato.pipelines.rollout import rollout
+
+    pipe = load_pipeline(config)
+    pipe.set_progress_bar_config(disable=False)
+    with ExitStack() as stack:
+        if lora:
+            load_lora(pipe, lora)
+        if plan:
+            stack.enter_context(annealed_guidance(pipe, plan))
+        save_png(grid([rollout(pipe, prompt=prompt, seeds=seeds, **call).images]), out)
+    return out

@@ -1,0 +1,136 @@
+"""Checkpoints that a kill cannot break and that resume bit for bit: safetensors for tensors, JSON for the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sfumato.pipelines.adapters import WEIGHTS_NAME, save_lora
+from sfumato.runs import flush, read_json, read_jsonl, write_text
+
+STATE, INFO = "trainer.safetensors", "trainer.json"
+KEPT_STATES = 2
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message says what to do."""
+
+
+@dataclass
+class TrainingState:
+    """All that changes while training.
+
+    Attributes:
+        update: updates done.
+        parameters: the trained parameters.
+        optimizer: over exactly these parameters.
+        average: their exponential moving average, or None.
+    """
+
+    update: int
+    parameters: list[torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    average: list[torch.Tensor] | None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        found = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
+        for i, parameter in enumerate(self.parameters):
+            found |= {f"optimizer.{i}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average or [])}
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        for i, parameter in enumerate(self.parameters):
+            parameter.copy_(tensors[f"parameter.{i}"])
+            prefix = f"optimizer.{i}."
+            saved = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+            self.optimizer.state[parameter] = {
+                k: t if k == "step" else t.to(parameter.device) for k, t in saved.items()
+            }
+        for i, tensor in enumerate(self.average or []):
+            tensor.copy_(tensors[f"average.{i}"])
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Complete checkpoints, oldest first."""
+    return sorted(folder.glob("checkpoint-??????"))
+
+
+def checkpoint_path(folder: Path, update: int) -> Path:
+    return folder / f"checkpoint-{update:06d}"
+
+
+def save_checkpoint(
+    folder: Path, pipe: Any, adapter: str, update: int, tensors: dict[str, torch.Tensor], fingerprint: dict[str, Any]
+) -> Path:
+    """Write the pipeline's LoRA and the trainer's tensors into `folder/checkpoint-NNNNNN` in one step.
+
+    The trainer's state of older checkpoints is dropped, their LoRA weights stay.
+
+    Raises:
+        CheckpointError: the disk is full or cannot be written; earlier checkpoints are untouched.
+    """
+    path = checkpoint_path(folder, update)
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        temporary.mkdir(parents=True)
+        save_lora(pipe, temporary, adapter)
+        save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / STATE)
+        write_text(temporary / INFO, json.dumps({"update": update, "fingerprint": fingerprint}))
+        for item in (temporary / STATE, temporary):
+            flush(item)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+        flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise CheckpointError(
+            f"could not write {path}: {error}. Earlier checkpoints are untouched: free disk space, then repeat the "
+            "same command to continue from the last one"
+        ) from error
+    for old in checkpoints(folder)[:-KEPT_STATES]:
+        (old / STATE).unlink(missing_ok=True)
+    return path
+
+
+def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> None:
+    """Load the newest checkpoint into `state`, and cut the log back to it; nothing happens when there is none.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or belongs to a training with other settings.
+    """
+    found = checkpoints(folder)
+    if not found:
+        (folder / "metrics.jsonl").unlink(missing_ok=True)
+        return
+    path = found[-1]
+    try:
+        info = read_json(path / INFO)
+        tensors = load_file(path / STATE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): delete it to continue from the one before") from error
+    changed = sorted(k for k in fingerprint | info["fingerprint"] if fingerprint.get(k) != info["fingerprint"].get(k))
+    if changed:
+        raise CheckpointError(
+            f"{folder} holds a training with other settings ({', '.join(changed)}): choose another run folder, or "
+            "restore the settings"
+        )
+    state.load(tensors)
+    state.update = info["update"]
+    kept = [record for record in read_jsonl(folder / "metrics.jsonl") if record["update"] <= state.update]
+    write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def finished(folder: Path) -> bool:
+    """Whether the training in `folder` has written its final weights."""
+    return (folder / WEIGHTS_NAME).exists()

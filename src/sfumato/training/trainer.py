@@ -1,0 +1,252 @@
+"""The training loop: a generator of records, exact to resume, on one process or many."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from numpy.random import SeedSequence, default_rng
+
+from sfumato.config import SamplingConfig, TrainingConfig
+from sfumato.pipelines.adapters import ATTENTION, add_lora, denoiser, save_lora
+from sfumato.pipelines.prompts import PromptCache
+from sfumato.rewards import Reward
+from sfumato.runs import append_jsonl
+from sfumato.training.checkpoints import CheckpointError, TrainingState, finished, resume, save_checkpoint
+from sfumato.training.monitor import Monitor
+from sfumato.training.objective import Batch, Objective
+
+ADAPTER = "tuned"
+UNESSENTIAL = {"steps", "checkpoint_every", "monitor_every", "monitor_prompts", "monitor_images", "trackers"}
+"""Settings that may change when a training is continued, because the updates do not depend on them."""
+
+
+class TrainingError(RuntimeError):
+    """A training cannot go on; the message says what to change."""
+
+
+class Trainer:
+    """Tunes a LoRA on a pipeline's denoiser: `for record in Trainer(...): ...` runs it to the end.
+
+    Every update draws prompts and image seeds from (seed, update) alone, and micro-batches are formed before they are
+    shared out among processes, so that the result does not depend on where a run was interrupted or on how many
+    processes take part. The LoRA's gradients are averaged by accelerate; the denoiser itself stays unwrapped.
+
+    Args:
+        pipe: any diffusers text-to-image pipeline, on the device and in the dtype to train in. A LoRA named "tuned" is
+            added; everything else is frozen. The LoRA itself is kept in float32.
+        objective: turns a batch into a loss.
+        reward: what is maximised.
+        prompts: the training prompts.
+        config: the settings.
+        sampling: how training images are sampled.
+        folder: where checkpoints, `metrics.jsonl` and the final LoRA go. A training found there is continued.
+        monitor: looks at held-out prompts every `config.monitor_every` updates.
+
+    Raises:
+        ValueError: the reward does not suit the objective, or the LoRA targets do not exist.
+        CheckpointError: the folder holds a training with other settings, or a damaged checkpoint.
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        objective: Objective,
+        reward: Reward,
+        prompts: list[str],
+        config: TrainingConfig,
+        sampling: SamplingConfig,
+        folder: str | Path,
+        monitor: Monitor | None = None,
+    ):
+        objective.check(reward)
+        self.pipe, self.objective, self.reward = pipe, objective, reward
+        self.prompts, self.config, self.sampling = prompts, config, sampling
+        self.folder, self.monitor = Path(folder), monitor
+        self.accelerator = Accelerator(
+            cpu=pipe.device.type == "cpu", log_with=list(config.trackers) or None, project_dir=str(folder)
+        )
+        self.state = self._prepare()
+        self.cache = PromptCache()
+        settings = config.model_dump(mode="json", exclude=UNESSENTIAL)
+        self.fingerprint = {**settings, "sampling": sampling.model_dump(mode="json"), "prompts": prompts}
+        resume(self.folder, self.state, self.fingerprint)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Train, yielding one record per update that is still to do; the last one comes after the LoRA is written."""
+        if finished(self.folder) and self.state.update >= self.config.steps:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.config.trackers:
+            self.accelerator.init_trackers("sfumato", config={"recipe": str(self.fingerprint)})
+        with self.cache.on(self.pipe):
+            if self.state.update == 0 and self.monitor:
+                yield self._log({"update": 0, **self._look(0)})
+            while self.state.update < self.config.steps:
+                record = self._log(self._update())
+                if record["update"] % self.config.checkpoint_every == 0 or record["update"] == self.config.steps:
+                    self._save()
+                yield record
+        if self.accelerator.is_main_process:
+            with self._averaged():
+                save_lora(self.pipe, self.folder, ADAPTER)
+        if self.config.trackers:
+            self.accelerator.end_training()
+
+    def run(self) -> list[dict[str, Any]]:
+        """Train to the end and return the records."""
+        return list(self)
+
+    def _prepare(self) -> TrainingState:
+        lora = self.config.lora
+        parameters = add_lora(
+            self.pipe,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            targets=lora.targets or ATTENTION,
+            adapter=ADAPTER,
+            seed=self.config.seed,
+        )
+        for parameter in parameters:
+            parameter.data = parameter.data.float()
+        if self.config.gradient_checkpointing:
+            denoiser(self.pipe).enable_gradient_checkpointing()  # type: ignore[operator]
+        self.pipe.set_progress_bar_config(disable=True)
+        optimizer = torch.optim.AdamW(
+            parameters, lr=self.config.lr, betas=self.config.betas, weight_decay=self.config.weight_decay
+        )
+        average = [p.detach().clone() for p in parameters] if self.config.ema_decay else None
+        return TrainingState(0, parameters, optimizer, average)
+
+    def _update(self) -> dict[str, Any]:
+        started, number = time.perf_counter(), self.state.update + 1
+        lr = self._lr(number)
+        for group in self.state.optimizer.param_groups:
+            group["lr"] = lr
+        losses, rewards, logs = self._backward(number)
+        norm = torch.nn.utils.clip_grad_norm_(self.state.parameters, self.config.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise TrainingError(
+                f"the gradient of update {number} is not finite. Lower training.lr, or train in bfloat16 or float32; "
+                "the checkpoints written so far are intact"
+            )
+        self.state.optimizer.step()
+        self.state.optimizer.zero_grad(set_to_none=True)
+        self._average_weights()
+        self.state.update = number
+        record = {
+            "update": number,
+            "loss": losses.mean().item(),
+            "reward": rewards.mean().item(),
+            "reward_std": rewards.std(correction=0).item(),
+            **{key: value.mean().item() for key, value in logs.items()},
+            "grad_norm": norm.item(),
+            "lr": lr,
+            "seconds": time.perf_counter() - started,
+        }
+        every = self.config.monitor_every
+        if self.monitor and every and (number % every == 0 or number == self.config.steps):
+            record |= self._look(number)
+        return record
+
+    def _backward(self, number: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+        """Accumulate the gradient of one update; returns losses, rewards and logs over all processes."""
+        micro_batches = list(self._micro_batches(number))
+        mine = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
+        outcomes = []
+        for batch in mine:
+            outcome = self.objective(batch)
+            share = len(batch.prompts) / self.config.batch_size
+            self.accelerator.backward(outcome.loss * share)
+            outcomes.append(outcome)
+        for parameter in self.state.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        if self.accelerator.num_processes > 1:
+            for parameter in self.state.parameters:
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
+        losses = torch.stack([outcome.loss.detach() for outcome in outcomes])
+        rewards = torch.cat([outcome.rewards for outcome in outcomes]).float()
+        logs = {key: torch.stack([outcome.logs[key] for outcome in outcomes]) for key in outcomes[0].logs}
+        return self.accelerator.gather((losses, rewards, logs))
+
+    def _micro_batches(self, number: int) -> Iterator[Batch]:
+        """The update's images in micro-batches; what they are depends on (seed, update) alone.
+
+        Raises:
+            TrainingError: there are fewer micro-batches than processes.
+        """
+        size = self.config.micro_batch_size or -(-self.config.batch_size // self.accelerator.num_processes)
+        count = -(-self.config.batch_size // size)
+        if count % self.accelerator.num_processes:
+            raise TrainingError(
+                f"{count} micro-batches cannot be shared out evenly among {self.accelerator.num_processes} processes: "
+                "change training.batch_size or training.micro_batch_size"
+            )
+        generator = default_rng([self.config.seed, number])
+        order = [
+            generator.permutation(len(self.prompts)) for _ in range(-(-self.config.batch_size // len(self.prompts)))
+        ]
+        chosen = [self.prompts[i] for part in order for i in part][: self.config.batch_size]
+        seeds = SeedSequence([self.config.seed, number]).generate_state(self.config.batch_size).tolist()
+        for start in range(0, self.config.batch_size, size):
+            part = slice(start, start + size)
+            yield Batch(self.pipe, ADAPTER, chosen[part], seeds[part], self.sampling.call(), self.reward)
+
+    def _lr(self, number: int) -> float:
+        """The learning rate of an update, a function of its number alone."""
+        config = self.config
+        warmup = min(1.0, number / config.warmup_steps) if config.warmup_steps else 1.0
+        done = max(0, number - 1 - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+        decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return config.lr * warmup * decay[config.lr_schedule]
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        if self.state.average is not None:
+            assert self.config.ema_decay is not None
+            torch._foreach_lerp_(self.state.average, [p.data for p in self.state.parameters], 1 - self.config.ema_decay)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones, if an average is kept."""
+        if self.state.average is None:
+            yield
+            return
+        trained = [p.data for p in self.state.parameters]
+        for parameter, tensor in zip(self.state.parameters, self.state.average, strict=True):
+            parameter.data = tensor
+        try:
+            yield
+        finally:
+            for parameter, tensor in zip(self.state.parameters, trained, strict=True):
+                parameter.data = tensor
+
+    def _look(self, number: int) -> dict[str, Any]:
+        assert self.monitor is not None
+        with self._averaged():
+            return self.monitor(self.pipe, number)
+
+    def _save(self) -> None:
+        """Write a checkpoint: the LoRA file holds the averaged weights, the trainer's state the trained ones."""
+        if self.accelerator.is_main_process:
+            tensors = self.state.tensors()
+            with self._averaged():
+                save_checkpoint(self.folder, self.pipe, ADAPTER, self.state.update, tensors, self.fingerprint)
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, record: dict[str, Any]) -> dict[str, Any]:
+        if self.accelerator.is_main_process:
+            try:
+                append_jsonl(self.folder / "metrics.jsonl", [record])
+            except OSError as error:
+                raise CheckpointError(f"could not write the log of {self.folder}: {error}. Free disk space") from error
+        numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
+        self.accelerator.log(numbers, step=record["update"])
+        return record
