@@ -128,6 +128,17 @@ def test_the_cache_spares_known_images(tmp_path: Path) -> None:
     assert torch.equal(found[1:], expected[[4, 1, 0]])
     extract(other, batch[:3], cache=cache)
     assert other.seen == 3
+    again = Counting()
+    assert torch.equal(extract(again, batch[[5, 2, 1, 0]], cache=FeatureCache(tmp_path)), found)  # from the disk
+    assert again.seen == 0
+
+
+def test_a_cache_sees_what_another_process_adds(tmp_path: Path) -> None:
+    ours, theirs, extractor = FeatureCache(tmp_path), FeatureCache(tmp_path), Counting()
+    extract(extractor, images(2), cache=ours)
+    extract(extractor, images(4), cache=theirs)
+    extract(extractor, images(4), cache=ours)
+    assert extractor.seen == 4
 
 
 def test_a_damaged_shard_is_measured_again(tmp_path: Path) -> None:
@@ -136,9 +147,9 @@ def test_a_damaged_shard_is_measured_again(tmp_path: Path) -> None:
     shard = next(tmp_path.rglob("*.safetensors"))
     shard.write_bytes(shard.read_bytes()[:-5])
     extractor = Counting()
-    assert torch.equal(extract(extractor, images(4), batch_size=2, cache=cache), expected)
+    assert torch.equal(extract(extractor, images(4), batch_size=2, cache=FeatureCache(tmp_path)), expected)
     assert extractor.seen == 2
-    extract(extractor, images(4), cache=cache)
+    extract(extractor, images(4), cache=FeatureCache(tmp_path))
     assert extractor.seen == 2
 
 

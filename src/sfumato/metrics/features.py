@@ -101,11 +101,14 @@ class FeatureCache:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        self._rows: dict[str, dict[str, torch.Tensor]] = {}
+        self._read: set[Path] = set()
 
     def read(self, fingerprint: str) -> dict[str, torch.Tensor]:
         """All rows (D,) known for an extractor, by image hash; a damaged shard counts as absent."""
-        rows: dict[str, torch.Tensor] = {}
-        for shard in sorted((self.folder / fingerprint).glob("[!.]*.safetensors")):
+        rows = self._rows.setdefault(fingerprint, {})
+        for shard in sorted(set((self.folder / fingerprint).glob("[!.]*.safetensors")) - self._read):
+            self._read.add(shard)
             try:
                 rows |= load_file(shard)
             except SafetensorError:
@@ -115,8 +118,11 @@ class FeatureCache:
     def write(self, fingerprint: str, rows: dict[str, torch.Tensor]) -> None:
         """Add rows (D,) by image hash, as one new shard."""
         name = hashlib.sha256("".join(sorted(rows)).encode()).hexdigest()
-        with atomic_path(self.folder / fingerprint / f"{name}.safetensors") as temporary:
+        shard = self.folder / fingerprint / f"{name}.safetensors"
+        with atomic_path(shard) as temporary:
             save_file(rows, temporary)
+        self._rows.setdefault(fingerprint, {}).update(rows)
+        self._read.add(shard)
 
 
 @torch.no_grad()
