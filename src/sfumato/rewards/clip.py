@@ -58,8 +58,11 @@ class CLIPBackbone:
 
     def image_embeds(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors (B,D) of images (B,3,H,W) in [0, 1]."""
-        pixels = self.preprocess(images.to(self.model.device)).to(self.model.dtype)
-        return _unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
+        return self.pixel_embeds(self.preprocess(images.to(self.model.device)))
+
+    def pixel_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Unit vectors (B,D) of pixel values (B,3,h,w) that `preprocess` made."""
+        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output)
 
     def text_embeds(self, prompts: list[str]) -> torch.Tensor:
         """Unit vectors (B,D) of prompts; what exceeds the model's context length is cut off."""
@@ -74,6 +77,10 @@ class CLIPBackbone:
         if new := [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._texts]:
             self._texts.update(zip(new, self.text_embeds(new), strict=True))
         return torch.stack([self._texts[prompt] for prompt in prompts])
+
+    def forget_texts(self) -> None:
+        """Empty the cache of prompt embeddings; needed after the weights were changed."""
+        self._texts.clear()
 
     def save(self, folder: str | Path) -> None:
         """Write weights, tokenizer and preprocessing as a folder that `CLIPBackbone` and transformers load."""

@@ -1,0 +1,83 @@
+"""Preference pairs and their file format: one JSON object a line, images as paths."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from sfumato.runs import write_text
+
+LABELS = (0.0, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images for one prompt, and which was preferred.
+
+    Attributes:
+        prompt: what both images were asked to show.
+        image_0: path of the first image (any key, where the reader of images knows it).
+        image_1: path of the second image.
+        label: 1 if `image_0` was preferred, 0 if `image_1` was, 0.5 for a tie: Pick-a-Pic's `label_0`.
+
+    Raises:
+        ValueError: another label.
+    """
+
+    prompt: str
+    image_0: str
+    image_1: str
+    label: float
+
+    def __post_init__(self) -> None:
+        if self.label not in LABELS:
+            raise ValueError(
+                f"label must be 1 (image_0 preferred), 0 (image_1 preferred) or 0.5 (tie), not {self.label!r}"
+            )
+
+
+def save_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
+    """Write pairs as JSONL; image paths become relative to the file's folder, so that the folder can be moved."""
+    path = Path(path)
+    rows = []
+    for pair in pairs:
+        row = asdict(pair)
+        row["image_0"], row["image_1"] = (os.path.relpath(row[key], path.parent) for key in ("image_0", "image_1"))
+        rows.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_text(path, "".join(rows))
+
+
+def load_pairs(path: str | Path) -> list[Pair]:
+    """Read pairs from JSONL; image paths are taken relative to the file's folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is no pair; the message has its number and what is wrong with it.
+    """
+    path = Path(path)
+    pairs = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            one, other = (os.path.normpath(path.parent / row[key]) for key in ("image_0", "image_1"))
+            pairs.append(Pair(row["prompt"], one, other, row["label"]))
+        except (ValueError, TypeError, KeyError) as error:
+            needed = "a pair is one JSON object with prompt, image_0, image_1 and label"
+            raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}; {needed}") from error
+    return pairs
+
+
+def read_image(path: str) -> torch.Tensor:
+    """An image file as a float tensor (3,H,W) in [0, 1]."""
+    import numpy as np
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255

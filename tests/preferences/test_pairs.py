@@ -1,0 +1,46 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sfumato.preferences import Pair, load_pairs, read_image, save_pairs
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.text(max_size=8), st.sampled_from([0, 0.5, 1])), max_size=4))
+def test_pairs_survive_the_file_and_its_folder_moving(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("pairs")
+    pairs = [Pair(prompt, f"{folder}/images/a{i}.png", f"{folder}/b.png", y) for i, (prompt, y) in enumerate(rows)]
+    save_pairs(folder / "pairs.jsonl", pairs)
+    assert load_pairs(folder / "pairs.jsonl") == pairs
+    assert str(folder) not in (folder / "pairs.jsonl").read_text()
+    moved = folder.rename(folder.with_name(folder.name + "-moved"))
+    assert [pair.image_1 for pair in load_pairs(moved / "pairs.jsonl")] == [f"{moved}/b.png"] * len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "x", "image_0": "a", "label": 1}, "line 2: KeyError 'image_1'; a pair is one JSON object"),
+        ({"prompt": "x", "image_0": "a", "image_1": "b", "label": 2}, r"line 2: ValueError label must be 1 \(image_0"),
+        ({"prompt": "x", "image_0": "a", "image_1": 3, "label": 1}, "line 2: TypeError"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, row, message):
+    good = {"prompt": "x", "image_0": "a", "image_1": "b", "label": 1}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
+    with pytest.raises(ValueError, match=message):
+        load_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_an_image_is_read_as_it_was_written(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    image = read_image(os.fspath(tmp_path / "image.png"))
+    assert image.shape == (3, 5, 7)
+    assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(pixels))
