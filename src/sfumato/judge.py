@@ -73,6 +73,13 @@ class Judge(nn.Module):
         features = self.stages(F.relu(self.stem(images * 2 - 1))).mean((2, 3))
         return JudgeOutput(features, self.subcategory_head(features), self.style_head(features))
 
+    @torch.no_grad()
+    def labels(self, images: torch.Tensor) -> list[dict[str, str]]:
+        """The likeliest subcategory and style of each image (B, 3, H, W) in [0, 1]."""
+        output = self(images)
+        pairs = zip(output.subcategory.argmax(1).tolist(), output.style.argmax(1).tolist(), strict=True)
+        return [{"subcategory": self.subcategories[s], "style": self.styles[v]} for s, v in pairs]
+
     def save_pretrained(self, path: str | os.PathLike[str]) -> None:
         """Write config.json and model.safetensors (weights as they are, in their own dtype) into a folder."""
         folder = Path(path)

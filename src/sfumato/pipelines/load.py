@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
 from sfumato.config import PipelineConfig
 
 
 def default_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    """This process's own accelerator if there is one, else the CPU."""
+    return PartialState().device
 
 
 def load_pipeline(config: PipelineConfig, device: torch.device | None = None) -> Any:

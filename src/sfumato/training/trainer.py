@@ -69,9 +69,7 @@ class Trainer:
         self.pipe, self.objective, self.reward = pipe, objective, reward
         self.prompts, self.config, self.sampling = prompts, config, sampling
         self.folder, self.monitor = Path(folder), monitor
-        self.accelerator = Accelerator(
-            cpu=pipe.device.type == "cpu", log_with=list(config.trackers) or None, project_dir=str(folder)
-        )
+        self.accelerator = Accelerator(log_with=list(config.trackers) or None, project_dir=str(folder))
         self.state = self._prepare()
         self.cache = PromptCache()
         settings = config.model_dump(mode="json", exclude=UNESSENTIAL)
