@@ -163,10 +163,7 @@ def add_lora(
     from peft import LoraConfig, inject_adapter_in_model
 
     module = denoiser(pipe)
-    names = [name for name, layer in module.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
-    present = [t for t in targets if any(name == t or name.endswith(f".{t}") for name in names)]
-    if not present:
-        raise ValueError(f"the {denoiser_name(pipe)} has no layer named {', '.join(targets)}: set other LoRA targets")
+    present = present_targets(pipe, targets)
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
@@ -178,6 +175,20 @@ def add_lora(
         else:
             inject_adapter_in_model(config, module, adapter)
     return trainable(module)
+
+
+def present_targets(pipe: Any, targets: Sequence[str]) -> list[str]:
+    """Those of the suffixes that name a linear or convolutional layer of the denoiser.
+
+    Raises:
+        ValueError: none does.
+    """
+    layers = denoiser(pipe).named_modules()
+    names = [name.removesuffix(".base_layer") for name, layer in layers if isinstance(layer, nn.Linear | nn.Conv2d)]
+    present = [t for t in targets if any(name == t or name.endswith(f".{t}") for name in names)]
+    if not present:
+        raise ValueError(f"the {denoiser_name(pipe)} has no layer named {', '.join(targets)}: set other LoRA targets")
+    return present
 
 
 def trainable(module: nn.Module) -> list[nn.Parameter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from typing import Any
 
 import torch
@@ -19,7 +21,8 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
     """Load the bundled pipeline, one from a folder, or one from the Hugging Face hub; safetensors only.
 
     Raises:
-        ValueError: there is no such pipeline, it has no safetensors weights, or no such scheduler exists.
+        ValueError: there is no such pipeline, it has no safetensors weights, or no such scheduler or setting of it
+            exists.
     """
     import diffusers
 
@@ -30,13 +33,26 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
         pipe = demo_pipeline().to(dtype=dtype)
     else:
         try:
-            pipe = diffusers.DiffusionPipeline.from_pretrained(config.path, torch_dtype=dtype, use_safetensors=True)
+            pipe = diffusers.DiffusionPipeline.from_pretrained(config.path, dtype=dtype, use_safetensors=True)
         except (OSError, ValueError) as error:
             raise ValueError(f"cannot load the pipeline {config.path!r}: {error}") from error
-    if config.scheduler:
-        cls = getattr(diffusers, config.scheduler, None)
-        if cls is None:
-            raise ValueError(f"diffusers has no scheduler {config.scheduler!r}: give a class name, say DDIMScheduler")
-        pipe.scheduler = cls.from_config(pipe.scheduler.config, **config.scheduler_arguments)
+    if config.scheduler or config.scheduler_arguments:
+        pipe.scheduler = _scheduler(pipe.scheduler, config)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to(device or default_device())
+
+
+def _scheduler(own: Any, config: PipelineConfig) -> Any:
+    """The scheduler that a recipe asks for, with the settings of the pipeline's own where it says nothing else."""
+    import diffusers
+
+    cls = getattr(diffusers, config.scheduler, None) if config.scheduler else type(own)
+    if not (isinstance(cls, type) and issubclass(cls, diffusers.SchedulerMixin)):
+        raise ValueError(f"diffusers has no scheduler {config.scheduler!r}: give a class name, say DDIMScheduler")
+    known = inspect.signature(cls.__init__).parameters
+    for name in config.scheduler_arguments:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f": did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"pipeline.scheduler_arguments: {cls.__name__} takes no {name!r}{hint}")
+    return cls.from_config(own.config, **config.scheduler_arguments)
