@@ -7,6 +7,7 @@ overrides and checks everything before any work is done.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -23,7 +24,9 @@ class RecipeError(ValueError):
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    """Unknown keys are refused; a number where text is wanted, such as `run=2026`, is taken as text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class PipelineConfig(Strict):
@@ -83,6 +86,10 @@ class TrainingConfig(Strict):
     monitor_images: int = Field(4, ge=2, description="images per prompt that the monitor looks at")
     trackers: list[str] = Field([], description="trackers of accelerate beside metrics.jsonl: tensorboard, wandb, ...")
 
+    def saves(self, update: int) -> bool:
+        """Whether there is a checkpoint after an update: every `checkpoint_every`-th, and the last."""
+        return 0 < update <= self.steps and (update % self.checkpoint_every == 0 or update == self.steps)
+
 
 class BasePoint(Strict):
     kind: Literal["base"] = "base"
@@ -124,21 +131,44 @@ class GuidancePoint(Strict):
 PointConfig = Annotated[BasePoint | TunedPoint | LoraScalePoint | GuidancePoint, Field(discriminator="kind")]
 
 
+RewardSection = str | dict[str, Any] | list[dict[str, Any]]
+"""A name, or a name with options, or a list of these with weights; see `sfumato.rewards.build_reward`."""
+
+
 class EvaluationConfig(Strict):
     prompts: list[str] | str = Field(description="prompts, or a text file with one on each line")
     images_per_prompt: int = Field(12, ge=2)
     batch_size: int = Field(12, ge=1)
     seed: int = Field(1_000_000, description="first of the evaluated seeds; the reference uses others")
     features: str = Field("judge", description="'judge' (bundled), or any vision model by folder or hub id")
-    gold: dict[str, Any] | None = Field(None, description="a reward that is never trained on")
-    diversity: str = Field("vendi", description="the metric on the diversity axis")
-    neighbours: int = Field(3, ge=1, description="k of precision and recall")
-    points: list[PointConfig] = Field(min_length=2)
+    gold: RewardSection | None = Field(None, description="a reward that is never trained on")
+    diversity: Literal["vendi", "distance", "recall", "style_entropy", "subcategory_entropy"] = Field(
+        "vendi", description="the metric on the diversity axis; the entropies need the judge's features"
+    )
+    neighbours: int = Field(3, ge=1, description="k of precision and recall; less than images_per_prompt")
+    points: list[PointConfig] = Field(min_length=2, description="the operating points: base, tuned and any others")
 
     @field_validator("prompts")
     @classmethod
     def _read(cls, value: list[str] | str) -> list[str]:
-        return read_prompts(value)
+        prompts = read_prompts(value)
+        twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
+        if twice:
+            raise ValueError(f"listed twice: {', '.join(twice)}")
+        if len(prompts) < 3:
+            raise ValueError(f"a frontier needs at least 3 prompts, to compare methods over; there are {len(prompts)}")
+        return prompts
+
+    @model_validator(mode="after")
+    def _can_be_measured(self) -> EvaluationConfig:
+        if self.images_per_prompt <= self.neighbours:
+            raise ValueError(
+                f"images_per_prompt is {self.images_per_prompt}, but recall with neighbours: {self.neighbours} needs "
+                "more images than that for each prompt: raise the one or lower the other"
+            )
+        if self.diversity.endswith("_entropy") and self.features != "judge":
+            raise ValueError(f"diversity: {self.diversity} is counted by the judge: set features: judge")
+        return self
 
 
 class Recipe(Strict):
@@ -149,7 +179,7 @@ class Recipe(Strict):
     run: str | None = Field(None, description="the run folder; null means runs/NAME")
     pipeline: PipelineConfig = PipelineConfig()
     sampling: SamplingConfig = SamplingConfig()
-    reward: dict[str, Any] | list[dict[str, Any]]
+    reward: RewardSection = Field(description="what is maximised: a name, or its options, or a list to be added up")
     prompts: list[str] | str = Field(description="training prompts, or a text file with one on each line")
     training: TrainingConfig = TrainingConfig()
     variants: dict[str, dict[str, Any]] = Field({}, description="further trainings: name -> changes to `training`")
@@ -162,12 +192,20 @@ class Recipe(Strict):
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Recipe:
-        if "tuned" in self.variants:
-            raise ValueError("a variant cannot be named 'tuned': that is the training itself")
+        for name in self.variants:
+            if name in ("base", "tuned", "reference") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(f"a variant cannot be named {name!r}: it is taken, or unfit for a folder's name")
         known = self.trainings
         for point in self.evaluation.points if self.evaluation else []:
-            if isinstance(point, TunedPoint) and point.training not in known:
+            if not isinstance(point, TunedPoint):
+                continue
+            if point.training not in known:
                 raise ValueError(f"a point names training {point.training!r}; there are: {', '.join(known)}")
+            if point.checkpoint is not None and not known[point.training].saves(point.checkpoint):
+                raise ValueError(
+                    f"a point names checkpoint {point.checkpoint}, but training {point.training!r} is saved every "
+                    f"{known[point.training].checkpoint_every} updates up to {known[point.training].steps}"
+                )
         return self
 
     @property
@@ -224,7 +262,7 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Read a recipe by name or path, apply `key=value` overrides, and check it.
 
     Args:
-        source: the name of a shipped recipe, or the path of a YAML file.
+        source: the name of a shipped recipe, the path of a YAML file, or a run folder, which is then continued.
         overrides: such as `"training.lr=1e-4"`; the key is a dotted path, the value is read as YAML.
 
     Raises:
@@ -235,7 +273,11 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"cannot read {override!r}: overrides are written key=value, such as training.lr=1e-4")
-        _assign(values, key, _number(yaml.safe_load(text)), "override")
+        try:
+            value = _number(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise RecipeError(f"cannot read {override!r}: what follows = is not valid YAML") from None
+        _assign(values, key, value, "override")
     return parse_recipe(values, str(source))
 
 
@@ -252,23 +294,28 @@ def _folder() -> Any:
 
 
 def _read_yaml(source: str | Path) -> dict[str, Any]:
-    name = str(source)
-    path = Path(source)
+    name, path = str(source), Path(source)
+    run = path if (path / "run.json").exists() else None
+    path = path / "recipe.yaml" if run else path
     if path.is_file():
         text = path.read_text(encoding="utf-8")
     elif name in shipped_recipes():
         text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     else:
         near = difflib.get_close_matches(name, shipped_recipes(), 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise RecipeError(f"there is no recipe {name!r}{hint} Shipped: {', '.join(shipped_recipes())}; or give a path")
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(
+            f"there is no recipe {name!r}: {hint}Give the path of a YAML file, a run folder, or one of the shipped "
+            f"recipes ({', '.join(shipped_recipes())})"
+        )
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{name} is empty or not a mapping of keys to values")
-    return _number(values)
+    values = _number(values)
+    return {**values, "run": str(run)} if run else values
 
 
 def _number(value: Any) -> Any:

@@ -24,7 +24,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -84,11 +84,16 @@ def read_json(path: str | Path) -> Any:
 
 
 def append_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
-    """Append records, one JSON object a line."""
+    """Append records, one JSON object a line; a last line that a kill or a full disk cut short is removed first."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    with path.open("a+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - 1))
+        if end and file.read() != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode())
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
@@ -96,8 +101,12 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     path = Path(path)
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+
+
+def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
+    """Replace a JSONL file in one step."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
 def versions() -> dict[str, str]:
@@ -113,23 +122,31 @@ class Run:
     path: Path
 
     @classmethod
-    def create(cls, path: str | Path, recipe: dict[str, Any], name: str) -> Run:
+    def create(cls, path: str | Path, recipe: dict[str, Any], name: str, harmless: Collection[str] = ()) -> Run:
         """Start a run, or continue the one at `path`.
+
+        Args:
+            recipe: the resolved recipe.
+            name: of the run.
+            harmless: dotted keys that may differ from the recipe in the folder, because nothing done becomes wrong by
+                that; the recipe in the folder is brought up to date.
 
         Raises:
             ValueError: the folder holds a run of a different recipe.
         """
         run = cls(Path(path))
         if run.recipe_path.exists():
-            changed = sorted(_changes(run.recipe, recipe))
-            if changed:
+            changed = set(_changes(run.recipe, recipe))
+            if harmful := sorted(changed.difference(harmless)):
                 raise ValueError(
-                    f"{run.path} holds a run of another recipe (different: {', '.join(changed)}). "
+                    f"{run.path} holds a run of another recipe (different: {', '.join(harmful)}). "
                     "Choose a new folder with run=DIR, or repeat the call with the recipe that is in it."
                 )
-            return run
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        write_json(run.path / "run.json", {"name": name, "created": created, "versions": versions()})
+            if not changed:
+                return run
+        else:
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(run.path / "run.json", {"name": name, "created": created, "versions": versions()})
         write_text(run.recipe_path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         return run
 
