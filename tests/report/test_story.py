@@ -1,0 +1,88 @@
+import pytest
+
+from sfumato.report import story
+from sfumato.report.data import read_frontier
+from sfumato.runs import Run, write_json
+from tests.report.synthetic import POINTS, frontier
+
+
+def point(name, method, reward, vendi, half=0.1, **more):
+    metrics = {"reward": reward, "vendi": vendi} | more
+    entries = {key: {"mean": value, "low": value - half, "high": value + half} for key, value in metrics.items()}
+    return {"name": name, "label": name, "method": method, "metrics": entries}
+
+
+def world(*points):
+    return {"axes": {"reward": "reward", "diversity": "vendi"}, "points": list(points), "prompts": ["a", "b"]}
+
+
+BASE, TUNED = point("base", "base", 0.0, 5.0, gold=0.5), point("tuned", "tuned", 10.0, 1.0, gold=0.2)
+
+
+def test_the_headline_says_what_was_lost_and_what_comes_back():
+    middle = point("AIG power 2", "AIG", 8.0, 4.0, gold=0.6)
+    sentences = story.headline(world(BASE, middle, point("x", "KL", 9.0, 1.4), TUNED))
+    assert sentences == [
+        "Tuning raised the reward from 0 to 10.0 and cut the Vendi score from 5.00 to 1.00.",
+        "It cut the gold reward from 0.500 to 0.200, which tuning never saw.",
+        "AIG power 2 keeps 80\N{NO-BREAK SPACE}% of the reward gain and gives back 75\N{NO-BREAK SPACE}% of the lost "
+        "diversity, the best balance of all points.",
+    ]
+
+
+def test_overlapping_intervals_are_said_to_overlap():
+    tuned = point("tuned", "tuned", 0.15, 1.0)
+    assert "0.150 (the intervals overlap)" in story.headline(world(BASE, tuned))[0]
+
+
+def test_without_an_end_point_the_headline_only_counts():
+    assert story.headline(world(BASE)) == ["Measured: 1 operating point on 2 prompts."]
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        (BASE, TUNED),
+        (BASE, point("worse", "KL", -1.0, 4.0), TUNED),
+        (BASE, point("m", "KL", 5.0, 5.5), point("tuned", "tuned", 10.0, 6.0)),
+        (BASE, point("m", "KL", -5.0, 3.0), point("tuned", "tuned", -10.0, 1.0)),
+    ],
+    ids=["no other point", "nothing kept", "diversity rose", "reward fell"],
+)
+def test_no_balance_is_claimed_where_there_is_none(points):
+    assert story.best_balance(world(*points)) is None
+
+
+def test_more_than_everything_counts_as_everything():
+    over, middle = point("over", "x", 100.0, 1.4), point("middle", "x", 5.0, 3.0)
+    best = story.best_balance(world(BASE, over, middle, TUNED))
+    assert best.point is middle and (best.kept, best.regained) == (0.5, 0.5)
+
+
+def test_the_verdict_names_the_first_and_the_second(tmp_path):
+    run = Run.create(tmp_path, {}, "x")
+    write_json(run.evaluation / "frontier.json", frontier(["a"], 2, POINTS))
+    verdict = story.verdict(read_frontier(run))
+    assert verdict.startswith("AIG has the largest hypervolume, 0.740; with bootstrap probability 69")
+    assert verdict.endswith("exceeds that of LoRA scale, which comes next.")
+
+
+def test_the_verdict_finds_a_pair_in_either_order():
+    methods = [{"name": name, "hypervolume": {"mean": mean}} for name, mean in (("a", 0.4), ("b", 0.6))]
+    pairs = [{"a": "a", "b": "b", "probability": 0.25}]
+    assert "probability 75\N{NO-BREAK SPACE}% it exceeds that of a" in story.verdict(
+        {"methods": methods, "comparisons": pairs}
+    )
+
+
+@pytest.mark.parametrize(
+    ("recipe", "title"),
+    [
+        ({"description": "emoji, tuned."}, "Emoji, tuned"),
+        ({"pipeline": {"path": "/models/sd15"}, "reward": {"name": "jpeg"}}, "sd15, tuned on jpeg"),
+        ({"pipeline": {"path": "sd15"}, "reward": [{"name": "clip"}, {"name": "jpeg"}]}, "sd15, tuned on clip + jpeg"),
+        ({}, "demo"),
+    ],
+)
+def test_title(recipe, title):
+    assert story.title({"name": "demo"}, recipe) == title

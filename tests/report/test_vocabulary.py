@@ -1,0 +1,40 @@
+import math
+
+import pytest
+
+from sfumato.report import vocabulary
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.6, "1235"), (123.45, "123"), (12.345, "12.3"), (1.2345, "1.23"), (0.12345, "0.123"), (0, "0"),
+        (-0.5, "\N{MINUS SIGN}0.500"), (0.0001234, "1.2e\N{MINUS SIGN}4"), (2.5e7, "2.5e7"),
+        (None, "\N{EN DASH}"), (math.nan, "\N{EN DASH}"), (math.inf, "\N{EN DASH}"),
+    ],
+)  # fmt: skip
+def test_numbers_have_three_significant_digits(value, text):
+    assert vocabulary.number(value) == text
+
+
+def test_methods_look_the_same_in_every_report_and_unlike_each_other():
+    one = vocabulary.styles(["base", "KL", "mine", "AIG", "tuned"])
+    two = vocabulary.styles(["AIG", "yours", "KL"])
+    assert (one["AIG"], one["KL"]) == (two["AIG"], two["KL"])
+    assert len(set(one.values())) == len(one)
+    assert len({vocabulary.shape(style) for style in one.values() if style.startswith("m")}) == 3
+
+
+def test_more_methods_than_marks_share_some():
+    found = vocabulary.styles([f"method {i}" for i in range(20)])
+    assert all(vocabulary.shape(style) for style in found.values())
+
+
+def test_an_unknown_metric_is_called_by_its_key():
+    assert vocabulary.metric("clip_score").label == "Clip score"
+
+
+def test_labels_inside_a_sentence():
+    assert [vocabulary.lower_first(label) for label in ("Gold reward", "KL", "Vendi score")] == [
+        "gold reward", "KL", "Vendi score"
+    ]  # fmt: skip
