@@ -1,7 +1,7 @@
 """Tiny random pipelines of five families, made in memory: real diffusers classes, a few thousand weights, no download.
 
-`pipeline("sdxl")` gives a fresh pipeline, `call("sdxl")` the arguments of a quick call of it. The text encoders are real
-too, over byte-level vocabularies, so that prompts work everywhere.
+`pipeline("sdxl")` gives a fresh pipeline, `call("sdxl")` the arguments of a quick call of it. The text encoders are
+real too, over byte-level vocabularies, so that prompts work everywhere.
 """
 
 from __future__ import annotations
@@ -132,14 +132,11 @@ def perturbed_lora(pipe: Any, adapter: str = "default", seed: int = 0, **options
 
 
 def counted(module: torch.nn.Module) -> list[int]:
-    """A list that grows by the batch size at every forward of the module."""
+    """A list that grows by the batch size at every pass through a denoiser, seen at its first layer."""
     sizes: list[int] = []
-
-    def note(_: Any, args: tuple, kwargs: dict[str, Any]) -> None:
-        sample = args[0] if args else kwargs["hidden_states"]
-        sizes.append(len(sample))
-
-    module.register_forward_pre_hook(note, with_kwargs=True)
+    names = ("conv_in", "x_embedder", "pos_embed")
+    first = next(getattr(module, name) for name in names if isinstance(getattr(module, name, None), torch.nn.Module))
+    first.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     return sizes
 
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-import tempfile
+import uuid
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,11 +47,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex}{path.suffix}")
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
+        temporary.chmod(mode)  # some writers, safetensors for one, make files that only their owner can read
         flush(temporary)
         os.replace(temporary, path)
         flush(path.parent)
@@ -80,6 +81,7 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
+    """The content of a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
@@ -135,6 +137,8 @@ class Run:
             ValueError: the folder holds a run of a different recipe.
         """
         run = cls(Path(path))
+        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        recipe = yaml.safe_load(text)  # as it will be read back: a tuple is a list there
         if run.recipe_path.exists():
             changed = set(_changes(run.recipe, recipe))
             if harmful := sorted(changed.difference(harmless)):
@@ -147,7 +151,7 @@ class Run:
         else:
             created = datetime.now(UTC).isoformat(timespec="seconds")
             write_json(run.path / "run.json", {"name": name, "created": created, "versions": versions()})
-        write_text(run.recipe_path, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_text(run.recipe_path, text)
         return run
 
     @classmethod
@@ -176,7 +180,7 @@ class Run:
 
     @property
     def trainings(self) -> list[str]:
-        """Names of the trainings in the run, in the order in which the recipe lists them."""
+        """Names of the trainings in the run: "tuned" first, the others in alphabetical order."""
         folder = self.path / "training"
         found = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.exists() else []
         return sorted(found, key=lambda name: name != "tuned")

@@ -116,6 +116,8 @@ def schedule(
         return schedule
     if clock not in CLOCKS:
         raise ValueError(f"unknown clock {clock!r}: choose one of {', '.join(CLOCKS)}")
+    if not math.isfinite(cap):
+        raise ValueError(f"cap multiplies the guidance weight, so it must be finite, not {cap}")
     if not isinstance(schedule, str):
         if not callable(schedule):
             raise ValueError(f"a schedule is a name or a callable g(u), not {schedule!r}")
@@ -129,8 +131,8 @@ def schedule(
         takes = ", ".join(wanted) or "no parameters"
         given = ", ".join(sorted(parameters)) or "none"
         raise ValueError(f"schedule {schedule!r} ({formula}) takes {takes}; given: {given}")
-    if not all(math.isfinite(value) for value in (cap, *parameters.values())):
-        raise ValueError(f"the parameters of schedule {schedule!r} must be finite: {parameters}, cap={cap}")
+    if not all(math.isfinite(value) for value in parameters.values()):
+        raise ValueError(f"the parameters of schedule {schedule!r} must be finite: {parameters}")
     if schedule == "power" and parameters["p"] <= 0:
         raise ValueError(f"schedule 'power' needs p > 0, got {parameters['p']}")
     return Schedule(schedule, tuple(sorted(parameters.items())), cap, clock)

@@ -63,7 +63,7 @@ def check(pipe, parameters, last_steps, size, tolerance, **arguments):
     generator = torch.Generator().manual_seed(3)
     images = rollout(pipe, seeds=[1, 2], last_steps=last_steps, **arguments).images
     weights = torch.randn(images.shape, generator=generator, dtype=images.dtype)
-    assert 0 < images.min() and images.max() < 1
+    assert 0 < images.min() < images.max() < 1
     (images * weights).sum().backward()
     gradient = torch.cat([p.grad.flatten() for p in parameters])
     noise = torch.randn(gradient.shape, generator=generator, dtype=gradient.dtype)

@@ -5,6 +5,7 @@ import torch
 
 from sfumato.pipelines.adapters import base_weights, denoiser
 from sfumato.pipelines.guidance import annealed_guidance
+from sfumato.pipelines.patching import patched
 from sfumato.pipelines.rollout import replay, rollout
 from tests import tiny
 
@@ -151,17 +152,15 @@ def test_guidances_clock_follows_the_replayed_step(family, scheduler, on_while_r
     assert not any(name.startswith("_sfumato") for name in vars(pipe.scheduler))
 
 
-def test_an_exception_in_a_replay_leaves_nothing_behind(monkeypatch):
+def test_an_exception_in_a_replay_leaves_nothing_behind():
     pipe, result = recorded("sd", "pndm", last_steps=1)
     before, state = tiny.footprint(pipe), dict(vars(pipe.scheduler))
 
     def broken(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(pipe.unet, "forward", broken)
-    with pytest.raises(ZeroDivisionError):
+    with patched(pipe.unet, "forward", broken), pytest.raises(ZeroDivisionError):
         replay(pipe, result, 1, grad=True)
-    monkeypatch.undo()
     assert tiny.footprint(pipe) == before
     assert state["num_inference_steps"] == pipe.scheduler.num_inference_steps
     assert torch.equal(state["timesteps"], pipe.scheduler.timesteps)

@@ -165,10 +165,7 @@ def test_second_order_schedulers_count_their_own_steps():
         rollout(pipe, seeds=[1], last_steps=6, **tiny.call("sd", count=1))
 
 
-def test_gradient_is_refused_where_it_would_be_cut_or_short():
+def test_gradient_is_refused_where_the_last_steps_are_left_out():
     pipe = tiny.pipeline("sdxl", lora=True)
     with pytest.raises(ValueError, match="ran 1 of 3 steps"):
         rollout(pipe, seeds=[1], last_steps=1, denoising_end=0.5, **tiny.call("sdxl", count=1))
-    pipe._all_hooks = [object()]
-    with pytest.raises(ValueError, match="offloading"):
-        rollout(pipe, seeds=[1], last_steps=1, **tiny.call("sdxl", count=1))

@@ -47,10 +47,14 @@ def denoiser(pipe: Any) -> nn.Module:
 
 def tuner_layers(module: nn.Module, adapter: str) -> list[Any]:
     """The peft layers of `module` that carry `adapter`."""
+    layers = _all_tuner_layers(module)
+    return [layer for layer in layers if any(adapter in getattr(layer, n) for n in layer.adapter_layer_names)]
+
+
+def _all_tuner_layers(module: nn.Module) -> list[Any]:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    layers = [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
-    return [layer for layer in layers if any(adapter in getattr(layer, n) for n in layer.adapter_layer_names)]
+    return [layer for layer in module.modules() if isinstance(layer, BaseTunerLayer)]
 
 
 def adapter_names(module: nn.Module) -> list[str]:
@@ -83,8 +87,9 @@ def tuned_adapter(pipe: Any, adapter: str | None = None) -> str:
             "exactly: train it with bias='none' and without modules_to_save, or pass the base model as base="
         )
     layers = tuner_layers(module, name)
-    if any(layer.merged for layer in layers):
-        raise ValueError(f"adapter {name!r} is fused into the weights: call pipe.unfuse_lora() first")
+    fused = sorted({merged for layer in layers for merged in layer.merged_adapters})
+    if fused:
+        raise ValueError(f"adapter {', '.join(fused)} is fused into the weights: call pipe.unfuse_lora() first")
     if any(layer.disable_adapters or name not in layer.active_adapters for layer in layers):
         raise ValueError(f"adapter {name!r} is loaded but not active: call pipe.set_adapters([{name!r}, ...]) first")
     return name
@@ -150,6 +155,8 @@ def add_lora(
 ) -> list[nn.Parameter]:
     """Add a fresh LoRA to the denoiser, freeze everything else, and return the trainable parameters.
 
+    Adapters that are active stay active.
+
     Args:
         rank: rank r of the update.
         alpha: the update is scaled by alpha / r; `None` means alpha = r.
@@ -158,23 +165,44 @@ def add_lora(
         seed: seeds the initial weights, without touching the global random state.
 
     Raises:
-        ValueError: the model has none of the targets.
+        ValueError: the model has none of the targets, or an adapter of that name already.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
     module = denoiser(pipe)
     present = present_targets(pipe, targets)
+    _check_free(pipe, adapter)
+    old = {id(parameter) for parameter in module.parameters()}
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
     config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=present, init_lora_weights="gaussian")
-    with torch.random.fork_rng(devices=[]):
+    with _beside_others(module, adapter):
         torch.manual_seed(seed)
         if hasattr(module, "add_adapter"):
             module.add_adapter(config, adapter)
         else:
             inject_adapter_in_model(config, module, adapter)
+    for parameter in module.parameters():
+        parameter.requires_grad_(id(parameter) not in old)
     return trainable(module)
+
+
+@contextmanager
+def _beside_others(module: nn.Module, adapter: str) -> Iterator[None]:
+    """Let peft add an adapter, which it would make the only active one, with weights from the global random state."""
+    active = {layer: list(layer.active_adapters) for layer in _all_tuner_layers(module)}
+    with torch.random.fork_rng(devices=[]):
+        yield
+    for layer in _all_tuner_layers(module):
+        layer._active_adapter = [*active.get(layer, []), adapter]
+
+
+def _check_free(pipe: Any, adapter: str) -> None:
+    if adapter in adapter_names(denoiser(pipe)):
+        raise ValueError(
+            f"the {denoiser_name(pipe)} has an adapter {adapter!r} already: give the new one another name with adapter="
+        )
 
 
 def present_targets(pipe: Any, targets: Sequence[str]) -> list[str]:
@@ -216,19 +244,23 @@ def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path
 def load_lora(pipe: Any, path: str | Path, adapter: str = "default") -> str:
     """Load a LoRA file or folder into the denoiser, after checking that it was made for this architecture.
 
+    Adapters that are active stay active.
+
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or an adapter for another model.
+        ValueError: the file is damaged, an adapter for another model, or there is an adapter of that name already.
     """
     path = Path(path)
     path = path / WEIGHTS_NAME if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"there is no LoRA at {path}")
     check_lora(pipe, path)
-    if hasattr(pipe, "load_lora_weights"):
-        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=adapter)
-    else:
-        _inject_lora(pipe, path, adapter)
+    _check_free(pipe, adapter)
+    with _beside_others(denoiser(pipe), adapter):
+        if hasattr(pipe, "load_lora_weights"):
+            pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=adapter)
+        else:
+            _inject_lora(pipe, path, adapter)
     return adapter
 
 
@@ -249,14 +281,14 @@ def check_lora(pipe: Any, path: Path) -> None:
         name, _, matrix = key.rpartition(".lora_")
         if matrix not in ("A.weight", "B.weight"):
             continue
-        layer = layers.get(name)
-        weight = getattr(getattr(layer, "base_layer", layer), "weight", None)
-        axis = 1 if matrix == "A.weight" else 0
-        if weight is None or weight.shape[axis] != shape[axis]:
-            has = "no such layer" if weight is None else f"a layer of {weight.shape[axis]}"
+        layer = getattr(layers.get(name), "base_layer", layers.get(name))
+        side, width = ("in", shape[1]) if matrix == "A.weight" else ("out", shape[0])
+        ours_width = getattr(layer, f"{side}_features", getattr(layer, f"{side}_channels", None))
+        if width != ours_width:
+            has = "no such layer" if ours_width is None else f"{ours_width} there"
             raise ValueError(
-                f"{path} was made for another model: {name} has {shape[axis]} "
-                f"{'inputs' if axis else 'outputs'} in the file, this {type(pipe).__name__} has {has}"
+                f"{path} was made for another model: {name} has {width} {side}puts in the file, "
+                f"this {type(pipe).__name__} has {has}"
             )
 
 
@@ -267,6 +299,8 @@ def _inject_lora(pipe: Any, path: Path, adapter: str) -> None:
     prefix = f"{denoiser_name(pipe)}."
     with safe_open(path, framework="pt") as file:
         header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    if not header:
+        raise ValueError(f"{path} does not say how its LoRA was made (no {METADATA_KEY} in its header)")
     config = LoraConfig(**{key.removeprefix(prefix): value for key, value in header.items()})
     inject_adapter_in_model(config, denoiser(pipe), adapter)
     state = {key.removeprefix(prefix): tensor for key, tensor in load_file(path).items()}

@@ -155,6 +155,8 @@ class Guidance:
         if self.pipe.scheduler is not self.clock.scheduler:
             raise RuntimeError("the pipeline's scheduler was replaced while guidance was on: turn guidance on again")
         g = self.schedule.at(*self.clock.index_and_count)
+        if g != 1.0:
+            self._refuse_recomputation()
         if self.blend == "weights" and g not in (0.0, 1.0):
             assert self.switch is not None
             self.passes += 1
@@ -175,13 +177,16 @@ class Guidance:
         if self.base is not None:
             return self.base(*args, **kwargs)
         assert self.switch is not None
-        if torch.is_grad_enabled() and getattr(self.module, "is_gradient_checkpointing", False):
+        with self.switch.off():
+            return original(*args, **kwargs)
+
+    def _refuse_recomputation(self) -> None:
+        checkpointing = getattr(self.module, "is_gradient_checkpointing", False)
+        if self.switch is not None and torch.is_grad_enabled() and checkpointing:
             raise RuntimeError(
                 "gradient through a blend with gradient checkpointing would be wrong, since recomputation sees other "
                 "weights: call disable_gradient_checkpointing() on the denoiser, or sample under torch.no_grad()"
             )
-        with self.switch.off():
-            return original(*args, **kwargs)
 
 
 def lerp(base: Any, tuned: Any, g: float) -> Any:
@@ -203,13 +208,19 @@ def _base_module(pipe: Any, base: Any) -> nn.Module | None:
     tuned = denoiser(pipe)
     if type(module) is not type(tuned):
         raise ValueError(f"base is a {type(module).__name__}, the pipeline's denoiser a {type(tuned).__name__}")
-    if any(p.shape != q.shape for p, q in zip(module.parameters(), tuned.parameters(), strict=False)):
+    if _shapes(module) != _shapes(tuned):
         raise ValueError(f"base and the {denoiser_name(pipe)} of the pipeline differ in shape: they must be one model")
     if not isinstance(base, nn.Module):
         kinds = [getattr(p.scheduler.config, "prediction_type", None) for p in (base, pipe)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"base predicts {kinds[0]}, the pipeline {kinds[1]}: their predictions cannot be mixed")
     return module
+
+
+def _shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """The shape of every weight of the base model, whatever adapters lie on it."""
+    shapes = {name: parameter.shape for name, parameter in module.named_parameters()}
+    return {name.replace(".base_layer.", "."): shape for name, shape in shapes.items() if ".lora_" not in name}
 
 
 def enable_annealed_guidance(

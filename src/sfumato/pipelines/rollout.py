@@ -196,6 +196,7 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.callback(restore, scheduler, snapshot(scheduler))
+        stack.enter_context(_own_attributes_kept(pipe))
         stack.enter_context(_unscaled_start(scheduler))
         stack.enter_context(patched(scheduler, "set_timesteps", set_one))
         stack.enter_context(patched(scheduler, "step", recorded_step))
@@ -231,7 +232,7 @@ def _per_image(arguments: dict[str, Any], count: int) -> dict[str, Any]:
 def _check_gradient(pipe: Any, last_steps: int) -> None:
     if last_steps < 0:
         raise ValueError(f"last_steps is a number of scheduler steps >= 0, not {last_steps}")
-    if last_steps and getattr(pipe, "_all_hooks", None):
+    if last_steps and any(hasattr(component, "_hf_hook") for component in pipe.components.values()):
         raise ValueError("gradient does not survive model offloading: move the pipeline to one device with pipe.to()")
 
 
@@ -262,6 +263,17 @@ def _without_gradient_killers(pipe: Any) -> Iterator[None]:
                 logger.info(f"the {name} of this {type(pipe).__name__} is off during the rollout")
                 stack.enter_context(patched(pipe, name, None))
         yield
+
+
+@contextmanager
+def _own_attributes_kept(pipe: Any) -> Iterator[None]:
+    """Undo what a call notes down on the pipeline itself, such as the number of its timesteps."""
+    before = dict(vars(pipe))
+    try:
+        yield
+    finally:
+        vars(pipe).clear()
+        vars(pipe).update(before)
 
 
 @contextmanager
