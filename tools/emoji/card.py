@@ -3,7 +3,7 @@
 import os
 
 from tools.emoji.common import ASSETS, read_json
-from tools.emoji.words import CATEGORIES, EMOJI, entries
+from tools.emoji.words import CATEGORIES, EMOJI, drawn, drawn_answers, entries
 
 HEAD = """---
 license: other
@@ -50,7 +50,8 @@ at 64x64 on white, holds out {held} of {total} (emoji, vendor) pairs from every 
 2. the scorer, a small `CLIPModel`, contrastively on the same pairs,
 3. the judge, a convolutional classifier of subcategory and style with its own seed and architecture,
 4. the UNet with its text encoder (started from the scorer's text tower), velocity prediction, {updates:,} updates of
-   {batch}, constant learning rate with a decay at the end, moving average of the weights.
+   {batch}, constant learning rate with a decay at the end, moving average of the weights. The first {broad:,}
+   updates use all artwork, the others only the emoji that the model is asked to draw.
 
 A caption is the name (50 %), the subcategory (30 %), a category (10 %) or nothing (10 %); half of them name the
 style. Seeds are fixed and interrupted runs continue. On another machine the figures below come out within
@@ -116,7 +117,12 @@ def text() -> str:
     """The whole card."""
     facts = read_json(ASSETS / "evaluation.json")
     real, settings = facts["real"], facts["settings"]
-    words = {"names": len(entries()), "subcategories": len(EMOJI), "categories": len(CATEGORIES)}
+    known = drawn_answers()
+    words = {
+        "names": len(drawn()),
+        "subcategories": len(known.keys() & EMOJI.keys()),
+        "categories": len(known.keys() & CATEGORIES.keys()),
+    }
     head = HEAD.format(
         unet=facts["unet_parameters"] / 1e6,
         steps=settings["num_inference_steps"],
@@ -124,7 +130,7 @@ def text() -> str:
         **words,
     )
     held, seen = real["held_out_images"], real["training_images"]
-    made = MADE.format(emoji=words["names"], held=held, total=held + seen, **facts["training"])
+    made = MADE.format(emoji=len(entries()), held=held, total=held + seen, **facts["training"])
     return head + made + quality(facts) + LICENCE
 
 

@@ -69,8 +69,12 @@ class Trainee:
         self._clock = time.monotonic()
 
     def update(self, loss: torch.Tensor, lr: float, clip: float = 1.0) -> None:
-        """Backward, clip, step at the given learning rate, move the average."""
+        """Backward, then ``step``."""
         loss.backward()
+        self.step(lr, clip)
+
+    def step(self, lr: float, clip: float = 1.0) -> None:
+        """Clip the gradients at hand, step at the given learning rate, move the average."""
         torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), clip, foreach=True)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from tools.emoji.common import ASSETS, CACHE, SEED, read_json, write_json
-from tools.emoji.words import VENDORS, categories_of, entries, prompt_answers, styled
+from tools.emoji.words import VENDORS, categories_of, drawn_answers, entries, prompt_answers, styled
 
 PACKAGES = {
     "noto": "emoji-datasource-google@16.0.0",
@@ -147,5 +147,5 @@ def run() -> None:
         images, rows = render()
         np.save(IMAGES, images)
         write_json(TABLE, rows)
-    write_json(ASSETS / "prompts.json", prompt_answers())
+    write_json(ASSETS / "prompts.json", drawn_answers())
     save_tokenizer(all_captions(), ASSETS / "tokenizer", MAX_TOKENS)

@@ -29,8 +29,11 @@ from tools.emoji.common import (
     write_json,
 )
 from tools.emoji.data import load
+from tools.emoji.words import drawn_answers
+from tools.emoji.workers import Batch, Pair
 
-STEPS, BATCH, PEAK, TAIL = int(os.environ.get("SFUMATO_EMOJI_STEPS", 8000)), 32, 8e-4, 0.25
+STEPS, BATCH, PEAK, TAIL = int(os.environ.get("SFUMATO_EMOJI_STEPS", 7000)), 32, 8e-4, 0.25
+FOCUS = 3000  # updates on all artwork; after them only what the pipeline is asked to draw
 STATE = CACHE / "denoiser.safetensors"
 PREVIEW = [
     "red apple", "fruit", "cat face", "face", "fox face", "mammal", "bird", "fish", "rose", "pizza",
@@ -86,18 +89,15 @@ def start_text(model: Denoiser) -> None:
     model.text_encoder.load_state_dict({renamed[key.removeprefix("text_model.")]: tower[key] for key in tower})
 
 
-def loss_of(
-    model: Denoiser, latents: torch.Tensor, tokens: torch.Tensor, alphas: torch.Tensor, generator: torch.Generator
-) -> torch.Tensor:
-    """Mean squared error of the velocity at stratified random times."""
+def noised(latents: torch.Tensor, tokens: torch.Tensor, alphas: torch.Tensor, generator: torch.Generator) -> Batch:
+    """Noisy latents at stratified random times, those times, the tokens and the velocity to be predicted."""
     count = len(latents)
     spread = (torch.arange(count) + torch.rand(count, generator=generator)) / count
     timesteps = (spread * len(alphas)).long()
     noise = torch.randn(latents.shape, generator=generator)
     signal = alphas[timesteps].sqrt()[:, None, None, None]
     sigma = (1 - alphas[timesteps]).sqrt()[:, None, None, None]
-    noisy = (signal * latents + sigma * noise).contiguous(memory_format=torch.channels_last)
-    return (model(noisy, timesteps, tokens) - (signal * noise - sigma * latents)).square().mean()
+    return signal * latents + sigma * noise, timesteps, tokens, signal * noise - sigma * latents
 
 
 def export(trainee: Trainee) -> None:
@@ -125,7 +125,7 @@ def export(trainee: Trainee) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     write_json(ASSETS / "model_index.json", index)
-    write_json(ASSETS / "training.json", {"updates": trainee.facts["step"], "batch": BATCH})
+    write_json(ASSETS / "training.json", {"updates": trainee.facts["step"], "batch": BATCH, "broad": FOCUS})
 
 
 def load_pipeline() -> StableDiffusionPipeline:
@@ -162,7 +162,7 @@ def tile(images: torch.Tensor, columns: int) -> Image.Image:
 
 def preview(step: int) -> None:
     """Two samples of each preview prompt, in one picture."""
-    prompts = [prompt for prompt in PREVIEW for _ in range(4)]
+    prompts = [prompt for prompt in PREVIEW for _ in range(2)]
     tile(sample(load_pipeline(), prompts), 16).save(CACHE / f"preview-{step:05d}.png")
 
 
@@ -177,16 +177,20 @@ def run() -> None:
     model.unet.to(memory_format=torch.channels_last)
     trainee = Trainee(model, STATE, PEAK, decay=0.999)
     trainee.load()
+    pair = Pair(model)
     alphas = make_scheduler().alphas_cumprod
     start = trainee.facts["step"]
-    rows = batches(len(latents), BATCH, SEED + 3, start)
+    core = torch.tensor([i for i, row in enumerate(data.rows) if row["caption"] in drawn_answers()])
+    broad = batches(len(latents), BATCH, SEED + 3, start)
+    narrow = batches(len(core), BATCH, SEED + 5, max(0, start - FOCUS))
     running = None
     for step in (bar := tqdm(range(start, STEPS), desc="denoiser", initial=start, total=STEPS, mininterval=10)):
-        generator, chosen = step_generator(SEED + 3, step), next(rows)
+        generator = step_generator(SEED + 3, step)
+        chosen = next(broad) if step < FOCUS else core[next(narrow)]
         tokens = captions.tokens[captions.draw(chosen, generator)]
-        loss = loss_of(model, latents[chosen], tokens, alphas, generator)
-        trainee.update(loss, rate(step, STEPS, PEAK, warmup=200, tail=TAIL))
-        running = loss.item() if running is None else 0.99 * running + 0.01 * loss.item()
+        loss = pair.backward(noised(latents[chosen], tokens, alphas, generator))
+        trainee.step(rate(step, STEPS, PEAK, warmup=200, tail=TAIL))
+        running = loss if running is None else 0.99 * running + 0.01 * loss
         bar.set_postfix(loss=f"{running:.4f}", refresh=False)
         if (step + 1) % 250 == 0 or step + 1 == STEPS:
             trainee.save()

@@ -14,7 +14,7 @@ from tools.emoji.common import ASSETS, CACHE, SEED, Trainee, batches, cosine, re
 from tools.emoji.data import Dataset, load
 from tools.emoji.words import EMOJI, VENDORS
 
-STEPS, BATCH, PEAK = int(os.environ.get("SFUMATO_EMOJI_JUDGE_STEPS", 2000)), 64, 2e-3
+STEPS, BATCH, PEAK = int(os.environ.get("SFUMATO_EMOJI_JUDGE_STEPS", 1500)), 64, 2e-3
 FOLDER = ASSETS / "judge"
 
 
