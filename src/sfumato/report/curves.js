@@ -1,7 +1,7 @@
 // Training curves as small multiples that share one pointer, and the contact sheets.
 
 const LINES = ["tuned", "m2", "m1", "m3", "m0", "m4", "m5"];
-const PLOT = { width: 360, height: 210, left: 46, right: 350, top: 12, bottom: 178 };
+const PLOT = { width: 300, height: 200, left: 42, right: 292, top: 10, bottom: 170 };
 const plots = [];
 
 const points = (training, key) => (training.series[key] ?? [])
