@@ -46,8 +46,9 @@ def test_without_an_end_point_the_headline_only_counts():
         (BASE, point("worse", "KL", -1.0, 4.0), TUNED),
         (BASE, point("m", "KL", 5.0, 5.5), point("tuned", "tuned", 10.0, 6.0)),
         (BASE, point("m", "KL", -5.0, 3.0), point("tuned", "tuned", -10.0, 1.0)),
+        (BASE, point("m", "KL", 5.0, 4.95), point("tuned", "tuned", 10.0, 4.9)),
     ],
-    ids=["no other point", "nothing kept", "diversity rose", "reward fell"],
+    ids=["no other point", "nothing kept", "diversity rose", "reward fell", "within the noise"],
 )
 def test_no_balance_is_claimed_where_there_is_none(points):
     assert story.best_balance(world(*points)) is None

@@ -1,7 +1,7 @@
 // Training curves as small multiples that share one pointer, and the contact sheets.
 
 const LINES = ["tuned", "m2", "m1", "m3", "m0", "m4", "m5"];
-const PLOT = { width: 300, height: 200, left: 42, right: 292, top: 10, bottom: 170 };
+const PLOT = { width: 300, height: 200, right: 292, top: 10, bottom: 170 };
 const plots = [];
 
 const points = (training, key) => (training.series[key] ?? [])
@@ -13,11 +13,13 @@ function plot(name) {
     training: training.name, style: LINES[i % LINES.length], held: key !== name, points: points(training, key) })))
     .filter((line) => line.points.length);
   const all = lines.flatMap((line) => line.points);
-  const x = scale([Math.min(...all.map(([u]) => u)), Math.max(...all.map(([u]) => u))], [PLOT.left, PLOT.right], 4);
   const y = scale(extent(all.map(([, v]) => v), 0.06), [PLOT.bottom, PLOT.top], 4);
+  const box = { ...PLOT, left: 14 + 7 * Math.max(...y.ticks.map((tick) => y.text(tick).length)) };
+  const updates = DATA.trainings.flatMap((training) => training.updates);
+  const x = scale([Math.min(...updates), Math.max(...updates)], [box.left, box.right], 4);
   const alone = !lines.some((line) => line.held);
   const chart = svg("svg", { viewBox: `0 0 ${PLOT.width} ${PLOT.height}`, role: "img", "aria-label": summary(name, lines) },
-    axes(x, y, PLOT));
+    axes(x, y, box));
   for (const { style, held, points } of lines) {
     const d = points.map(([u, v], i) => `${i ? "L" : "M"}${x(u).toFixed(1)} ${y(v).toFixed(1)}`).join("");
     chart.append(svg("path", { class: `curve ${style} ${held || alone ? "held" : ""}`, d }));
@@ -34,7 +36,7 @@ function plot(name) {
   chart.addEventListener("pointermove", (event) => {
     const { left, width } = chart.getBoundingClientRect();
     const update = Math.round(x.invert(((event.clientX - left) / width) * PLOT.width));
-    const inside = update >= x.invert(PLOT.left) && update <= x.invert(PLOT.right);
+    const inside = update >= x.invert(box.left) && update <= x.invert(box.right);
     for (const each of plots) each.show(inside ? update : null);
   });
   chart.addEventListener("pointerleave", () => plots.forEach((each) => each.show(null)));

@@ -38,11 +38,14 @@ def end_point(frontier: dict[str, Any], method: str) -> dict[str, Any] | None:
 
 
 def best_balance(frontier: dict[str, Any]) -> Balance | None:
-    """The point with the largest product of both shares, each counted up to 1; None if no point keeps some of both."""
+    """The point with the largest product of both shares, each counted up to 1.
+
+    None if no point keeps some of both, or if the intervals of base and tuned overlap, so that a share would be noise.
+    """
     axes = (frontier["axes"]["reward"], frontier["axes"]["diversity"])
     base, tuned = (end_point(frontier, method) for method in END_POINTS)
     gain, loss = _difference(tuned, base, axes[0]), _difference(base, tuned, axes[1])
-    if not gain or not loss or gain < 0 or loss < 0:
+    if not gain or not loss or gain < 0 or loss < 0 or any(_overlap(base, tuned, key) for key in axes):
         return None
     found = []
     for point in interior(frontier):
