@@ -1,0 +1,37 @@
+"""The figures of a frontier as plain text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+COLUMNS = ("reward", "gold", "vendi", "distance", "recall", "precision", "style_entropy", "subcategory_entropy")
+
+
+def frontier_table(frontier: dict[str, Any]) -> str:
+    """One line per operating point, `*` where no other is better on both axes, then the methods compared."""
+    points = frontier["points"]
+    columns = [name for name in COLUMNS if any(name in point["metrics"] for point in points)]
+    head = ["", "operating point", *columns, "F/image"]
+    rows = [
+        ["*" if point["nondominated"] else "", point["label"]]
+        + [f"{point['metrics'][name]['mean']:.3f}" if name in point["metrics"] else "" for name in columns]
+        + [f"{point['forwards']:.1f}"]
+        for point in points
+    ]
+    lines = _aligned([head, *rows])
+    volumes = [
+        f"{m['name']}: {m['hypervolume']['mean']:.3f} [{m['hypervolume']['low']:.3f}, {m['hypervolume']['high']:.3f}]"
+        for m in frontier["methods"]
+    ]
+    chances = [f"P({c['a']} > {c['b']}) = {c['probability']:.2f}" for c in frontier["comparisons"]]
+    return "\n".join([*lines, "", "hypervolume (95 % over prompts)", *volumes, "", *chances])
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(
+            cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
