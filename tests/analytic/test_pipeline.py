@@ -53,6 +53,16 @@ def test_every_prompt_has_its_own_world_and_the_lora_tunes_each():
     assert same(pipe.world("a"), OTHER) and same(pipe.world("b"), WORLD)
 
 
+def test_classifier_free_guidance_moves_away_from_the_mean_of_the_prompts():
+    """Equal variances: guidance by s acts like the world with mean m_uncond + s (m - m_uncond)."""
+    near, far = gaussian([0.0, 1.0], 0.5), gaussian([2.0, -1.0], 0.5)
+    pipe = analytic_pipeline({"near": near, "far": far}, scheduler("DDIMScheduler"))
+    pushed = analytic_pipeline(gaussian([1.0 + 3 * 1.0, 0.0 - 3 * 1.0], 0.5), scheduler("DDIMScheduler"))
+    images = rollout(pipe, prompt="far", seeds=[1, 2], num_inference_steps=6, guidance_scale=3.0).images
+    expected = rollout(pushed, prompt="", seeds=[1, 2], num_inference_steps=6).images
+    assert torch.allclose(images, expected, rtol=0, atol=1e-10)
+
+
 def test_a_scaled_lora_is_a_world_between():
     pipe = tuned_pipeline("DDIMScheduler")
     with lora_scale(pipe, 0.25):
@@ -100,7 +110,7 @@ def test_the_pipeline_is_saved_and_loaded_as_any_other(tmp_path):
 def test_the_denoiser_alone_takes_a_batch_of_timesteps():
     pipe = analytic_pipeline(WORLD, scheduler("DDIMScheduler"))
     x = torch.randn(2, 2, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    (embeddings,) = pipe.encode_prompt(["", ""])
+    embeddings, _ = pipe.encode_prompt(["", ""])
     with torch.no_grad():
         both = pipe.unet(x, torch.tensor([10, 900]), embeddings).sample
         for row, t in enumerate((10, 900)):

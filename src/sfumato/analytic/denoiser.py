@@ -54,7 +54,7 @@ class AnalyticDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: igno
 
     def world(self, encoder_hidden_states: Tensor) -> Mixture:
         """The mixtures that the weights, LoRA included, hold for prompt embeddings (B, P)."""
-        shape = (-1, self.config.components, math.prod(self.config.shape))
+        shape = (-1, self.config["components"], math.prod(self.config["shape"]))
         return Mixture(
             torch.log_softmax(self.log_weight(encoder_hidden_states), -1),
             self.mean(encoder_hidden_states).view(shape),
@@ -76,7 +76,7 @@ class AnalyticDenoiser(ModelMixin, ConfigMixin, PeftAdapterMixin):  # type: igno
             The prediction, (B, C, H, W), in a tuple or in an output with the field `sample`.
         """
         timestep = torch.as_tensor(timestep, device=sample.device)
-        kind = self.config.prediction_type
+        kind = self.config["prediction_type"]
         alpha, sigma = (level.reshape(-1, 1) for level in noise_level(timestep, self.noise_to_signal, kind))
         prediction = self.world(encoder_hidden_states).predict(sample.flatten(1), alpha, sigma, kind).view_as(sample)
         return Transformer2DModelOutput(sample=prediction) if return_dict else (prediction,)

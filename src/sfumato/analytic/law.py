@@ -48,24 +48,23 @@ def gaussian_aig(
     LoRA on `AnalyticDenoiser`, is `"constant"` with w = a and `blend="weights"`.
 
     Args:
-        mean_b: mean of the base model's world, a number or tensor.
-        var_b: its variance, positive.
+        mean_b: mean of the base model's world, a number or tensor; the other three likewise.
+        var_b: variance of the base model's world, positive.
         mean_r: mean of the tuned model's world.
-        var_r: its variance, positive.
+        var_r: variance of the tuned model's world, positive.
         scheduler: any diffusers scheduler that does not clip, after `set_timesteps`. It is left as it is.
-        schedule: g as in `sfumato.annealed_guidance`: a name, a callable g(u), or a `Schedule`.
+        schedule: g, as in `sfumato.annealed_guidance`.
         num_inference_steps: sets the timesteps of a copy of the scheduler; `None` takes them as they are.
         eta: DDIM's η.
-        blend: `"predictions"`, or `"weights"` for base + g(u) ΔW. Mean and log-variance are linear in the weights of an
-            `AnalyticDenoiser`, so that a step with weight g follows N(m_b + g Δm, v_b^(1-g) v_r^g).
+        blend: `"predictions"`, or `"weights"` for base + g(u) ΔW on `AnalyticDenoiser`, whose mean and log-variance are
+            linear in its weights: a step with weight g follows N(m_b + g Δm, v_b^(1-g) v_r^g).
         **parameters: the schedule's parameters, its `cap` and its `clock`.
 
     Returns:
         Mean and variance, as floats if all four values were numbers, else as float64 tensors.
 
     Raises:
-        ValueError: a variance that is not positive, a scheduler without timesteps, one that clips, or a stochastic one
-            that is not named above.
+        ValueError: a variance <= 0, or a scheduler without timesteps, that clips, or stochastic and not named above.
     """
     values = mean_b, var_b, mean_r, var_r
     worlds = _worlds(*values)
@@ -131,7 +130,7 @@ def trajectory_kl(
         if index == len(steps) or steps[index].noise == 0.0:
             continue
         step = steps[index]
-        base, tuned = _posterior(*worlds[:2], step.alpha, step.sigma), denoise(index, step.alpha, step.sigma)
+        base, tuned = _posterior(worlds[0], worlds[1], step.alpha, step.sigma), denoise(index, step.alpha, step.sigma)
         slope, offset = (step.follow * (r - b) for b, r in zip(base, tuned, strict=True))
         rows.append(((slope * mean + offset) ** 2 + slope**2 * variance) / (2 * step.noise**2))
     if not rows:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -33,26 +33,28 @@ class AnalyticPipeline(DiffusionPipeline):
         prompts: the known prompts, in the order of their one-hot embeddings.
     """
 
-    model_cpu_offload_seq = "unet"
+    unet: AnalyticDenoiser
+    scheduler: Any
 
     def __init__(self, unet: AnalyticDenoiser, scheduler: Any, prompts: Sequence[str] = ("",)):
         super().__init__()
         self.register_modules(unet=unet, scheduler=scheduler)
         self.register_to_config(prompts=list(prompts))
 
-    def encode_prompt(self, prompt: str | list[str], device: Any = None) -> tuple[Tensor]:
-        """One-hot embeddings (B, P) of the prompts, in a tuple of one as other pipelines have more.
+    def encode_prompt(self, prompt: str | list[str], device: Any = None) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, P) with and without the prompts: one-hot, and the mean of all one-hot ones.
 
         Raises:
             ValueError: a prompt that has no world.
         """
-        known = list(self.config.prompts)
+        known = list(self.config["prompts"])
         prompts = [prompt] if isinstance(prompt, str) else prompt
         for name in prompts:
             if name not in known:
                 raise ValueError(f"there is no world for prompt {name!r}: choose among {', '.join(map(repr, known))}")
         rows = torch.tensor([known.index(name) for name in prompts])
-        return (torch.eye(len(known), dtype=self.unet.dtype)[rows].to(device),)
+        conditional = torch.eye(len(known), dtype=self.unet.dtype, device=device)[rows]
+        return conditional, torch.full_like(conditional, 1 / len(known))
 
     def world(self, prompt: str = "") -> Mixture:
         """The law that the denoiser, LoRA included, now ascribes to the images of one prompt."""
@@ -64,6 +66,7 @@ class AnalyticPipeline(DiffusionPipeline):
         self,
         prompt: str | list[str],
         num_inference_steps: int = 50,
+        guidance_scale: float = 1.0,
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -75,6 +78,7 @@ class AnalyticPipeline(DiffusionPipeline):
         Args:
             prompt: one or several of the pipeline's prompts.
             num_inference_steps: N.
+            guidance_scale: classifier-free guidance, off at 1. With a single prompt it changes nothing.
             eta: DDIM's η.
             generator: one, or one per image.
             latents: (B, C, H, W), standard normal noise to begin with, in place of the generator's.
@@ -87,21 +91,27 @@ class AnalyticPipeline(DiffusionPipeline):
         if output_type not in ("pt", "latent"):
             raise ValueError(f"the images of analytic worlds are tensors: output_type is 'pt', not {output_type!r}")
         device = self._execution_device
-        (embeddings,) = self.encode_prompt(prompt, device)
+        conditional, unconditional = self.encode_prompt(prompt, device)
+        guided = guidance_scale > 1
+        embeddings = torch.cat([unconditional, conditional]) if guided else conditional
         self.scheduler.set_timesteps(num_inference_steps, device=device)
-        latents = self._start(len(embeddings), generator, latents, device)
+        latents = self._start(len(conditional), generator, latents, device)
         accepted = inspect.signature(self.scheduler.step).parameters
         extra = {k: v for k, v in {"eta": eta, "generator": generator}.items() if k in accepted}
         for t in self.progress_bar(self.scheduler.timesteps):
             scale = getattr(self.scheduler, "scale_model_input", None)
             seen = scale(latents, t) if scale else latents
+            seen = torch.cat([seen, seen]) if guided else seen
             prediction = self.unet(seen, t, encoder_hidden_states=embeddings, return_dict=False)[0]
+            if guided:
+                without, given = prediction.chunk(2)
+                prediction = without + guidance_scale * (given - without)
             latents = self.scheduler.step(prediction, t, latents, **extra, return_dict=False)[0]
         self.maybe_free_model_hooks()
-        return ImagePipelineOutput(images=latents) if return_dict else (latents,)
+        return ImagePipelineOutput(latents) if return_dict else (latents,)  # type: ignore[arg-type]
 
     def _start(self, count: int, generator: Any, latents: Tensor | None, device: Any) -> Tensor:
-        shape = (count, *self.unet.config.shape)
+        shape = (count, *self.unet.config["shape"])
         if latents is None:
             latents = randn_tensor(shape, generator=generator, device=device, dtype=self.unet.dtype)
         if latents.shape != shape:
@@ -148,10 +158,10 @@ def tune(pipe: AnalyticPipeline, worlds: Worlds, adapter: str = "default") -> No
         ValueError: worlds for other prompts or of another size.
     """
     worlds = _by_prompt(worlds)
-    prompts, config = list(pipe.config.prompts), pipe.unet.config
+    prompts, config = list(pipe.config["prompts"]), pipe.unet.config
     if set(worlds) != set(prompts):
         raise ValueError(f"the pipeline has worlds for {prompts}, the tuned ones are for {list(worlds)}")
-    targets = _weights({name: worlds[name] for name in prompts}, (config.components, math.prod(config.shape)))
+    targets = _weights({name: worlds[name] for name in prompts}, (config["components"], math.prod(config["shape"])))
     bases = [getattr(pipe.unet, head).weight.detach().clone() for head in HEADS]
     add_lora(pipe, rank=len(prompts), targets=HEADS, adapter=adapter)
     for layer, base, target in zip(tuner_layers(pipe.unet, adapter), bases, targets, strict=True):

@@ -137,15 +137,15 @@ def mixture(
     Raises:
         ValueError: shapes that do not fit, weights or variances that are not positive, anything not finite.
     """
-    weights, means, variances = (torch.as_tensor(v, dtype=torch.float64) for v in (weights, means, variances))
-    if weights.ndim != 1 or means.ndim != 2 or len(weights) != len(means):
-        raise ValueError(f"a mixture takes weights (K,) and means (K, D), not {(*weights.shape,)}, {(*means.shape,)}")
-    means, variances = torch.broadcast_tensors(means, variances)
-    if not all(bool(value.isfinite().all()) for value in (weights, means, variances)):
+    w, m, v = (torch.as_tensor(value, dtype=torch.float64) for value in (weights, means, variances))
+    if w.ndim != 1 or m.ndim != 2 or len(w) != len(m):
+        raise ValueError(f"a mixture takes weights (K,) and means (K, D), not {(*w.shape,)} and {(*m.shape,)}")
+    m, v = torch.broadcast_tensors(m, v)
+    if not all(bool(value.isfinite().all()) for value in (w, m, v)):
         raise ValueError("the weights, means and variances of a mixture must be finite")
-    if not (bool((weights > 0).all()) and bool((variances > 0).all())):
+    if not (bool((w > 0).all()) and bool((v > 0).all())):
         raise ValueError("the weights and variances of a mixture must be positive")
-    return Mixture((weights / weights.sum()).log(), means.contiguous(), variances.contiguous())
+    return Mixture((w / w.sum()).log(), m.contiguous(), v.contiguous())
 
 
 def _rows(value: Tensor | Sequence[float] | float) -> Tensor:
