@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from transformers import CLIPTextModel
 
@@ -32,7 +33,7 @@ from tools.emoji.data import load
 from tools.emoji.words import drawn_answers
 from tools.emoji.workers import Batch, Pair
 
-STEPS, BATCH, PEAK, TAIL = int(os.environ.get("SFUMATO_EMOJI_STEPS", 7000)), 32, 8e-4, 0.25
+STEPS, BATCH, PEAK, TAIL = int(os.environ.get("SFUMATO_EMOJI_STEPS", 6500)), 32, 8e-4, 0.35
 FOCUS = 3000  # updates on all artwork; after them only what the pipeline is asked to draw
 STATE = CACHE / "denoiser.safetensors"
 PREVIEW = [
@@ -108,8 +109,11 @@ def export(trainee: Trainee) -> None:
     for name, part in (("unet", model.unet), ("text_encoder", model.text_encoder)):
         part.save_pretrained(CACHE / name)
         replace_folder(CACHE / name, ASSETS / name)
-    config = ASSETS / "text_encoder" / "config.json"
-    write_json(config, {**read_json(config), "dtype": "float32"})
+    text = ASSETS / "text_encoder"
+    write_json(text / "config.json", {**read_json(text / "config.json"), "dtype": "float32"})
+    weights = load_file(text / "model.safetensors")
+    prefixed = {"text_model." + key.removeprefix("text_model."): value for key, value in weights.items()}
+    save_file(prefixed, text / "model.safetensors", {"format": "pt"})  # as transformers before 5 names them, too
     make_scheduler().save_pretrained(ASSETS / "scheduler")
     index = {
         "_class_name": "StableDiffusionPipeline",
@@ -168,6 +172,8 @@ def preview(step: int) -> None:
 
 def run() -> None:
     """Train (or continue), writing state, pipeline and preview at intervals."""
+    if (done := ASSETS / "training.json").exists() and read_json(done)["updates"] >= STEPS:
+        return
     data = load().pick(held_out=False)
     vae = load_trained()
     latents = encode(vae, data.floats()) * vae.config.scaling_factor
@@ -175,7 +181,7 @@ def run() -> None:
     model = Denoiser()
     start_text(model)
     model.unet.to(memory_format=torch.channels_last)
-    trainee = Trainee(model, STATE, PEAK, decay=0.999)
+    trainee = Trainee(model, STATE, PEAK, decay=0.998)
     trainee.load()
     pair = Pair(model)
     alphas = make_scheduler().alphas_cumprod
@@ -192,11 +198,14 @@ def run() -> None:
         trainee.step(rate(step, STEPS, PEAK, warmup=200, tail=TAIL))
         running = loss if running is None else 0.99 * running + 0.01 * loss
         bar.set_postfix(loss=f"{running:.4f}", refresh=False)
-        if (step + 1) % 250 == 0 or step + 1 == STEPS:
+        if (step + 1) % 250 == 0:
             trainee.save()
-        if (step + 1) % 1000 == 0 or step + 1 == STEPS:
+        if (step + 1) % 1000 == 0:
             export(trainee)
             preview(step + 1)
+    trainee.save()
+    export(trainee)
+    preview(STEPS)
 
 
 if __name__ == "__main__":

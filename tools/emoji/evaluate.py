@@ -94,10 +94,10 @@ def prompt_sets() -> dict[str, list[str]]:
     known = drawn_answers()
     kinds = [word for word in EMOJI if word in known]
     return {
-        "names": names[::2],
-        "names_with_style": [styled(name, VENDORS[i % 3]) for i, name in enumerate(names[1::2])],
+        "names": names[::3],
+        "names_with_style": [styled(name, VENDORS[i % 3]) for i, name in enumerate(names[1::3])],
         "subcategories": [word for word in kinds for _ in range(12)],
-        "subcategories_with_style": [styled(word, vendor) for word in kinds for vendor in VENDORS for _ in range(2)],
+        "subcategories_with_style": [styled(word, vendor) for word in kinds for vendor in VENDORS],
         "categories": [word for word in CATEGORIES if word in known for _ in range(12)],
     }
 
@@ -118,7 +118,7 @@ def shares(said: JudgeOutput, prompts: list[str]) -> dict:
     return result
 
 
-def grid(columns: int = 8, across: int = 2) -> Image.Image:
+def grid(columns: int = 6, across: int = 2) -> Image.Image:
     """Captioned samples: ``columns`` per prompt, ``across`` prompts side by side."""
     known = drawn_answers()
     shown = [prompt for prompt in SHOWN if prompt.partition(", ")[0] in known]
