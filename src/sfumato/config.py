@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sfumato.schedules import Schedule, schedule
+from sfumato.values import assign, merge, parse_yaml
 
 
 class RecipeError(ValueError):
@@ -26,23 +27,56 @@ class RecipeError(ValueError):
 class Strict(BaseModel):
     """Unknown keys are refused; a number where text is wanted, such as `run=2026`, is taken as text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False)
+
+
+def read_prompts(value: Any) -> list[str]:
+    """Prompts from a list, or from a text file (a path, or one that comes with the recipes) with one on each line.
+
+    Blank ones are skipped.
+
+    Raises:
+        ValueError: neither a list nor a path, there is no such file, or no prompt in it.
+    """
+    if isinstance(value, str):
+        path = Path(value)
+        bundled = files("sfumato").joinpath("recipes", value)
+        if not path.exists() and not bundled.is_file():
+            raise ValueError(
+                f"there is no prompt file {value!r}: give a text file with a prompt on each line, or a list"
+            )
+        lines = (path if path.exists() else bundled).read_text(encoding="utf-8").splitlines()
+        where = str(value)
+    elif isinstance(value, list):
+        wrong = [line for line in value if not isinstance(line, str)]
+        if wrong:
+            raise ValueError(f"{wrong[0]!r} in the list of prompts is not text: put it in quotes")
+        lines, where = value, "the list of prompts"
+    else:
+        raise ValueError(f"prompts are a list of texts, or the path of a text file, not {value!r}")
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ValueError(f"{where} is empty: give at least one prompt")
+    return prompts
+
+
+Prompts = Annotated[list[str], BeforeValidator(read_prompts)]
 
 
 class PipelineConfig(Strict):
     """Which diffusers pipeline to load."""
 
     path: str = Field("emoji64", description="'emoji64' (bundled), a folder, or a model id on the Hugging Face hub")
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of all weights but the LoRA's")
     scheduler: str | None = Field(None, description="class name of a diffusers scheduler to use instead")
-    scheduler_arguments: dict[str, Any] = {}
+    scheduler_arguments: dict[str, Any] = Field({}, description="settings of the scheduler to change")
 
 
 class SamplingConfig(Strict):
     """How pictures are sampled, in training and in evaluation."""
 
-    num_inference_steps: int = Field(20, ge=1)
-    guidance_scale: float = 5.0
+    num_inference_steps: int = Field(20, ge=1, description="denoising steps")
+    guidance_scale: float = Field(5.0, description="of classifier-free guidance")
     arguments: dict[str, Any] = Field({}, description="further arguments of the pipeline's call, such as eta or height")
 
     def call(self, **changes: Any) -> dict[str, Any]:
@@ -52,7 +86,9 @@ class SamplingConfig(Strict):
 
 
 class LoraConfig(Strict):
-    rank: int = Field(8, ge=1)
+    """The LoRA that is trained."""
+
+    rank: int = Field(8, ge=1, description="r of the update B A")
     alpha: float | None = Field(None, description="the update is scaled by alpha / rank; null means alpha = rank")
     targets: list[str] | None = Field(None, description="suffixes of layer names; null means the attention projections")
 
@@ -60,27 +96,29 @@ class LoraConfig(Strict):
 class DraftConfig(Strict):
     """DRaFT-K (arXiv 2309.17400), and DRaFT+ when `kl` > 0."""
 
-    name: Literal["draft"] = "draft"
+    name: Literal["draft"] = Field("draft", description="which objective")
     last_steps: int = Field(1, ge=1, description="K: scheduler steps at the end that carry gradient")
     kl: float = Field(0.0, ge=0, description="coefficient of the KL penalty on the predictions of those steps")
 
 
 class TrainingConfig(Strict):
-    objective: DraftConfig = DraftConfig()
-    lora: LoraConfig = LoraConfig()
+    """One training. The same settings give the same weights, however often it is interrupted."""
+
+    objective: DraftConfig = Field(DraftConfig(), description="what is minimised")
+    lora: LoraConfig = Field(LoraConfig(), description="what is trained")
     steps: int = Field(100, ge=1, description="optimiser updates")
     batch_size: int = Field(8, ge=1, description="images per update, over all processes")
     micro_batch_size: int | None = Field(None, ge=1, description="images at a time; null means the whole batch")
-    lr: float = Field(3e-4, gt=0)
-    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = Field(0, ge=0)
-    weight_decay: float = Field(0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = Field(1.0, gt=0)
+    lr: float = Field(3e-4, gt=0, description="learning rate of AdamW")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up, down to 0")
+    warmup_steps: int = Field(0, ge=0, description="updates in which lr rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this norm")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="keep and save an exponential moving average")
-    gradient_checkpointing: bool = False
-    seed: int = 0
-    checkpoint_every: int = Field(20, ge=1)
+    gradient_checkpointing: bool = Field(False, description="less memory for a third more compute in the last K steps")
+    seed: int = Field(0, ge=0, description="of the LoRA's first weights, the order of prompts and the images")
+    checkpoint_every: int = Field(20, ge=1, description="updates between checkpoints; the last update has one too")
     monitor_every: int | None = Field(20, ge=1, description="updates between looks at held-out prompts; null for never")
     monitor_prompts: int = Field(4, ge=1, description="how many of the evaluation prompts the monitor looks at")
     monitor_images: int = Field(4, ge=2, description="images per prompt that the monitor looks at")
@@ -92,32 +130,36 @@ class TrainingConfig(Strict):
 
 
 class BasePoint(Strict):
-    kind: Literal["base"] = "base"
+    """The model before tuning."""
+
+    kind: Literal["base"] = Field("base", description="base")
 
 
 class TunedPoint(Strict):
     """A training's result, or one of its checkpoints; optionally sampled at another guidance_scale."""
 
-    kind: Literal["tuned"] = "tuned"
-    training: str = "tuned"
-    checkpoint: int | None = None
-    guidance_scale: float | None = None
+    kind: Literal["tuned"] = Field("tuned", description="tuned")
+    training: str = Field("tuned", description="which training: `tuned` or the name of a variant")
+    checkpoint: int | None = Field(None, description="the checkpoint after this update; null means the result")
+    guidance_scale: float | None = Field(None, description="instead of `sampling.guidance_scale`")
 
 
 class LoraScalePoint(Strict):
-    kind: Literal["lora_scale"] = "lora_scale"
-    scale: float
+    """The tuned model with a smaller or larger LoRA, the same at all steps."""
+
+    kind: Literal["lora_scale"] = Field("lora_scale", description="lora_scale")
+    scale: float = Field(description="a in base + a ΔW")
 
 
 class GuidancePoint(Strict):
     """Base and tuned blended while sampling; fields as in `sfumato.annealed_guidance`."""
 
-    kind: Literal["guidance"] = "guidance"
-    schedule: str = "power"
-    parameters: dict[str, float] = {}
-    cap: float = 1.0
-    clock: str = "index"
-    blend: Literal["predictions", "weights"] = "predictions"
+    kind: Literal["guidance"] = Field("guidance", description="guidance")
+    schedule: str = Field("power", description="g(u): base, tuned, linear, power, step or constant")
+    parameters: dict[str, float] = Field({}, description="of the schedule: `p` of power, `f` of step, `w` of constant")
+    cap: float = Field(1.0, description="g is multiplied by this")
+    clock: str = Field("index", description="what u is: index or nemo")
+    blend: Literal["predictions", "weights"] = Field("predictions", description="what is blended")
 
     @model_validator(mode="after")
     def _schedule_exists(self) -> GuidancePoint:
@@ -131,15 +173,24 @@ class GuidancePoint(Strict):
 PointConfig = Annotated[BasePoint | TunedPoint | LoraScalePoint | GuidancePoint, Field(discriminator="kind")]
 
 
-RewardSection = str | dict[str, Any] | list[dict[str, Any]]
-"""A name, or a name with options, or a list of these with weights; see `sfumato.rewards.build_reward`."""
+def _reward_section(value: Any) -> Any:
+    parts = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(part, str | dict) for part in parts):
+        raise ValueError(f"a reward is a name, a name with options, or a list of these, not {value!r}")
+    return [{"name": part} if isinstance(part, str) else part for part in parts] if isinstance(value, list) else value
+
+
+RewardSection = Annotated[str | dict[str, Any] | list[dict[str, Any]], BeforeValidator(_reward_section)]
+"""See `sfumato.rewards.build_reward`."""
 
 
 class EvaluationConfig(Strict):
-    prompts: list[str] | str = Field(description="prompts, or a text file with one on each line")
-    images_per_prompt: int = Field(12, ge=2)
-    batch_size: int = Field(12, ge=1)
-    seed: int = Field(1_000_000, description="first of the evaluated seeds; the reference uses others")
+    """What is sampled and measured after training."""
+
+    prompts: Prompts = Field(description="prompts, or a text file with one on each line")
+    images_per_prompt: int = Field(12, ge=2, description="for every point, with the same seeds")
+    batch_size: int = Field(12, ge=1, description="images at a time")
+    seed: int = Field(1_000_000, ge=0, description="first of the evaluated seeds; the reference uses others")
     features: str = Field("judge", description="'judge' (bundled), or any vision model by folder or hub id")
     gold: RewardSection | None = Field(None, description="a reward that is never trained on")
     diversity: Literal["vendi", "distance", "recall", "style_entropy", "subcategory_entropy"] = Field(
@@ -150,8 +201,7 @@ class EvaluationConfig(Strict):
 
     @field_validator("prompts")
     @classmethod
-    def _read(cls, value: list[str] | str) -> list[str]:
-        prompts = read_prompts(value)
+    def _can_be_compared(cls, prompts: list[str]) -> list[str]:
         twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
         if twice:
             raise ValueError(f"listed twice: {', '.join(twice)}")
@@ -174,21 +224,16 @@ class EvaluationConfig(Strict):
 class Recipe(Strict):
     """Everything that `sfumato run` does, from the model to the report."""
 
-    name: str
-    description: str = ""
+    name: str = Field(description="what reports call it")
+    description: str = Field("", description="one line")
     run: str | None = Field(None, description="the run folder; null means runs/NAME")
-    pipeline: PipelineConfig = PipelineConfig()
-    sampling: SamplingConfig = SamplingConfig()
+    pipeline: PipelineConfig = Field(PipelineConfig(), description="the model")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how it samples")
     reward: RewardSection = Field(description="what is maximised: a name, or its options, or a list to be added up")
-    prompts: list[str] | str = Field(description="training prompts, or a text file with one on each line")
-    training: TrainingConfig = TrainingConfig()
+    prompts: Prompts = Field(description="training prompts, or a text file with one on each line")
+    training: TrainingConfig = Field(TrainingConfig(), description="the training, which is called `tuned`")
     variants: dict[str, dict[str, Any]] = Field({}, description="further trainings: name -> changes to `training`")
-    evaluation: EvaluationConfig | None = None
-
-    @field_validator("prompts")
-    @classmethod
-    def _read(cls, value: list[str] | str) -> list[str]:
-        return read_prompts(value)
+    evaluation: EvaluationConfig | None = Field(None, description="what is measured; null for training only")
 
     @model_validator(mode="after")
     def _variants_fit(self) -> Recipe:
@@ -214,11 +259,13 @@ class Recipe(Strict):
         found = {"tuned": self.training}
         for name, changes in self.variants.items():
             values = self.training.model_dump()
-            _merge(values, changes, f"variants.{name}")
             try:
+                merge(values, changes)
                 found[name] = TrainingConfig.model_validate(values)
             except ValidationError as error:
                 raise ValueError(f"variant {name!r}: " + "; ".join(_explain(error, TrainingConfig))) from None
+            except ValueError as error:
+                raise ValueError(f"variant {name!r}: {error}") from None
         return found
 
     @property
@@ -228,29 +275,6 @@ class Recipe(Strict):
     def resolved(self) -> dict[str, Any]:
         """The recipe as plain values, which load again to an equal recipe wherever the run folder is moved."""
         return self.model_dump(mode="json", exclude={"run"})
-
-
-def read_prompts(value: Sequence[str] | str) -> list[str]:
-    """Prompts from a list, or from a text file with one on each line; blank lines are skipped.
-
-    Raises:
-        ValueError: there is no such file, or no prompt in it.
-    """
-    if isinstance(value, str):
-        path = Path(value)
-        bundled = files("sfumato").joinpath("recipes", value)
-        if not path.exists() and not bundled.is_file():
-            raise ValueError(
-                f"there is no prompt file {value!r}: give a text file with a prompt on each line, or a list"
-            )
-        lines = (path if path.exists() else bundled).read_text(encoding="utf-8").splitlines()
-        where = str(value)
-    else:
-        lines, where = list(value), "the list of prompts"
-    prompts = [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise ValueError(f"{where} is empty: give at least one prompt")
-    return prompts
 
 
 def shipped_recipes() -> list[str]:
@@ -274,10 +298,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         if not equals or not key:
             raise RecipeError(f"cannot read {override!r}: overrides are written key=value, such as training.lr=1e-4")
         try:
-            value = _number(yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise RecipeError(f"cannot read {override!r}: what follows = is not valid YAML") from None
-        _assign(values, key, value, "override")
+            assign(values, key, parse_yaml(text))
+        except (ValueError, yaml.YAMLError) as error:
+            raise RecipeError(f"cannot read {override!r}: {' '.join(str(error).split())}") from None
     return parse_recipe(values, str(source))
 
 
@@ -309,46 +332,12 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
             f"recipes ({', '.join(shipped_recipes())})"
         )
     try:
-        values = yaml.safe_load(text)
+        values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{name} is empty or not a mapping of keys to values")
-    values = _number(values)
     return {**values, "run": str(run)} if run else values
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text; people mean a number."""
-    if isinstance(value, dict):
-        return {key: _number(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_number(item) for item in value]
-    if isinstance(value, str) and value[:1] in "+-.0123456789" and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
-def _assign(values: dict[str, Any], dotted: str, value: Any, where: str) -> None:
-    *parents, last = dotted.split(".")
-    for key in parents:
-        child = values.setdefault(key, {})
-        if not isinstance(child, dict):
-            raise RecipeError(f"{where} {dotted!r}: {key!r} is a value, not a group of keys")
-        values = child
-    values[last] = value
-
-
-def _merge(values: dict[str, Any], changes: dict[str, Any], where: str) -> None:
-    """Write changes into nested values; keys may be dotted."""
-    for key, value in changes.items():
-        if isinstance(value, dict) and isinstance(values.get(key), dict):
-            _merge(values[key], value, f"{where}.{key}")
-        else:
-            _assign(values, key, value, where)
 
 
 def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
