@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from sfumato.runs import atomic_path
@@ -237,8 +237,17 @@ def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path
     config = {key: sorted(v) if isinstance(v, set) else v for key, v in module.peft_config[name].to_dict().items()}  # type: ignore[index, union-attr]
     header = {"format": "pt", METADATA_KEY: json.dumps({f"{prefix}.{k}": v for k, v in config.items()}, sort_keys=True)}
     with atomic_path(Path(folder) / WEIGHTS_NAME) as temporary:
-        save_file({f"{prefix}.{key}": tensor.contiguous() for key, tensor in state.items()}, temporary, header)
+        temporary.write_bytes(_serialised({f"{prefix}.{key}": t.contiguous() for key, t in state.items()}, header))
     return Path(folder) / WEIGHTS_NAME
+
+
+def _serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
+    """A safetensors file that depends on its content alone; the library itself shuffles the metadata."""
+    content = save(tensors, metadata)
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:start]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[start:]
 
 
 def load_lora(pipe: Any, path: str | Path, adapter: str = "default") -> str:
