@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME, save_lora
-from sfumato.runs import flush, read_json, read_jsonl, write_text
+from sfumato.runs import flush, read_json, read_jsonl, write_json, write_jsonl
 
 STATE, INFO = "trainer.safetensors", "trainer.json"
 KEPT_STATES = 2
@@ -48,7 +49,15 @@ class TrainingState:
         return found
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, torch.Tensor]) -> None:
+    def load(self, update: int, tensors: dict[str, torch.Tensor]) -> None:
+        """Become what `tensors()` gave after an update.
+
+        Raises:
+            ValueError: the tensors are those of other parameters.
+        """
+        own = {key: t.shape for key, t in self.tensors().items() if not key.startswith("optimizer.")}
+        if own != {key: t.shape for key, t in tensors.items() if not key.startswith("optimizer.")}:
+            raise ValueError("its weights are not those of this model's LoRA")
         for i, parameter in enumerate(self.parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
@@ -58,6 +67,7 @@ class TrainingState:
             }
         for i, tensor in enumerate(self.average or []):
             tensor.copy_(tensors[f"average.{i}"])
+        self.update = update
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -83,35 +93,42 @@ def save_checkpoint(
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        temporary.mkdir(parents=True)
-        save_lora(pipe, temporary, adapter)
-        save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / STATE)
-        write_text(temporary / INFO, json.dumps({"update": update, "fingerprint": fingerprint}))
-        for item in (temporary / STATE, temporary):
-            flush(item)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
-        flush(folder)
-    except (OSError, SafetensorError) as error:
+        with explained_failure(path):
+            temporary.mkdir(parents=True)
+            save_lora(pipe, temporary, adapter)
+            save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / STATE)
+            write_json(temporary / INFO, {"update": update, "fingerprint": fingerprint})
+            for item in (temporary / STATE, temporary):
+                flush(item)
+            os.replace(temporary, path)
+            flush(folder)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise CheckpointError(
-            f"could not write {path}: {error}. Earlier checkpoints are untouched: free disk space, then repeat the "
-            "same command to continue from the last one"
-        ) from error
     for old in checkpoints(folder)[:-KEPT_STATES]:
         (old / STATE).unlink(missing_ok=True)
     return path
 
 
+@contextmanager
+def explained_failure(path: Path) -> Iterator[None]:
+    """Turn what a full or read-only disk raises into a CheckpointError about `path`."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"could not write {path}: {error}. Earlier checkpoints are untouched: free disk space, then repeat the "
+            "same command to continue from the last one"
+        ) from error
+
+
 def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> None:
-    """Load the newest checkpoint into `state`, and cut the log back to it; nothing happens when there is none.
+    """Load the newest checkpoint into `state`; nothing happens when there is none.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to a training with other settings.
     """
     found = checkpoints(folder)
     if not found:
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
         return
     path = found[-1]
     try:
@@ -119,16 +136,23 @@ def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> N
         tensors = load_file(path / STATE)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is damaged ({error}): delete it to continue from the one before") from error
-    changed = sorted(k for k in fingerprint | info["fingerprint"] if fingerprint.get(k) != info["fingerprint"].get(k))
+    before = info["fingerprint"]
+    changed = sorted(key for key in fingerprint | before if fingerprint.get(key) != before.get(key))
     if changed:
         raise CheckpointError(
             f"{folder} holds a training with other settings ({', '.join(changed)}): choose another run folder, or "
             "restore the settings"
         )
-    state.load(tensors)
-    state.update = info["update"]
-    kept = [record for record in read_jsonl(folder / "metrics.jsonl") if record["update"] <= state.update]
-    write_text(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in kept))
+    try:
+        state.load(info["update"], tensors)
+    except ValueError as error:
+        raise CheckpointError(f"{path} cannot be continued, {error}: choose another run folder") from None
+
+
+def cut_log(path: Path, update: int) -> None:
+    """Forget the records of updates after a checkpoint: they will be made again."""
+    if path.exists():
+        write_jsonl(path, [record for record in read_jsonl(path) if update and record["update"] <= update])
 
 
 def finished(folder: Path) -> bool:

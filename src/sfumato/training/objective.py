@@ -50,6 +50,10 @@ class Outcome:
 class Objective(Protocol):
     """A way to tune: a plain value that turns a batch into a loss."""
 
+    @property
+    def last_steps(self) -> int:
+        """How many scheduler steps at the end carry gradient."""
+
     def check(self, reward: Reward) -> None:
         """Raise ValueError if the objective cannot work with this reward; called before anything is sampled."""
 

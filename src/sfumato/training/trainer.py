@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from numpy.random import SeedSequence, default_rng
 
 from sfumato.config import SamplingConfig, TrainingConfig
-from sfumato.pipelines.adapters import ATTENTION, add_lora, denoiser, save_lora
+from sfumato.pipelines.adapters import ATTENTION, WEIGHTS_NAME, add_lora, denoiser, save_lora
 from sfumato.pipelines.prompts import PromptCache
-from sfumato.rewards import Reward
-from sfumato.runs import append_jsonl
-from sfumato.training.checkpoints import CheckpointError, TrainingState, finished, resume, save_checkpoint
+from sfumato.rewards import as_reward
+from sfumato.runs import append_jsonl, flush
+from sfumato.training.batches import images_of_update, micro_batches
+from sfumato.training.checkpoints import (
+    CheckpointError,
+    TrainingState,
+    cut_log,
+    explained_failure,
+    finished,
+    resume,
+    save_checkpoint,
+)
+from sfumato.training.checks import check_training
 from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
 
@@ -42,15 +51,15 @@ class Trainer:
         pipe: any diffusers text-to-image pipeline, on the device and in the dtype to train in. A LoRA named "tuned" is
             added; everything else is frozen. The LoRA itself is kept in float32.
         objective: turns a batch into a loss.
-        reward: what is maximised.
+        reward: what is maximised; any callable (images, prompts) -> scores.
         prompts: the training prompts.
-        config: the settings.
+        config: the settings; its `objective` is not looked at.
         sampling: how training images are sampled.
         folder: where checkpoints, `metrics.jsonl` and the final LoRA go. A training found there is continued.
         monitor: looks at held-out prompts every `config.monitor_every` updates.
 
     Raises:
-        ValueError: the reward does not suit the objective, or the LoRA targets do not exist.
+        ValueError: whatever `check_training` finds, or a batch that the processes cannot share evenly.
         CheckpointError: the folder holds a training with other settings, or a damaged checkpoint.
     """
 
@@ -58,29 +67,42 @@ class Trainer:
         self,
         pipe: Any,
         objective: Objective,
-        reward: Reward,
+        reward: Callable[[torch.Tensor, list[str]], torch.Tensor],
         prompts: list[str],
         config: TrainingConfig,
         sampling: SamplingConfig,
         folder: str | Path,
         monitor: Monitor | None = None,
     ):
-        objective.check(reward)
-        self.pipe, self.objective, self.reward = pipe, objective, reward
+        self.pipe, self.objective, self.reward = pipe, objective, as_reward(reward)
         self.prompts, self.config, self.sampling = prompts, config, sampling
         self.folder, self.monitor = Path(folder), monitor
-        self.accelerator = Accelerator(log_with=list(config.trackers) or None, project_dir=str(folder))
+        check_training(pipe, objective, self.reward, prompts, config, sampling)
+        self.accelerator = Accelerator(
+            cpu=pipe.device.type == "cpu", log_with=list(config.trackers) or None, project_dir=str(folder)
+        )
+        self.parts = micro_batches(config, self.accelerator.num_processes)
         self.state = self._prepare()
         self.cache = PromptCache()
-        settings = config.model_dump(mode="json", exclude=UNESSENTIAL)
-        self.fingerprint = {**settings, "sampling": sampling.model_dump(mode="json"), "prompts": prompts}
+        self.fingerprint = self._fingerprint()
         resume(self.folder, self.state, self.fingerprint)
+        if self.state.update > config.steps:
+            raise CheckpointError(
+                f"{folder} holds a training of {self.state.update} updates already, more than training.steps = "
+                f"{config.steps}: choose another run folder, or raise the steps"
+            )
+        self.complete = finished(self.folder) and self.state.update == config.steps
+        self.accelerator.wait_for_everyone()
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding one record per update that is still to do; the last one comes after the LoRA is written."""
-        if finished(self.folder) and self.state.update >= self.config.steps:
+        if self.state.update == self.config.steps:
+            if not self.complete:  # killed after the last checkpoint
+                self._finish()
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.accelerator.is_main_process:
+            (self.folder / WEIGHTS_NAME).unlink(missing_ok=True)
+            cut_log(self.folder / "metrics.jsonl", self.state.update)
         if self.config.trackers:
             self.accelerator.init_trackers("sfumato", config={"recipe": str(self.fingerprint)})
         with self.cache.on(self.pipe):
@@ -88,14 +110,11 @@ class Trainer:
                 yield self._log({"update": 0, **self._look(0)})
             while self.state.update < self.config.steps:
                 record = self._log(self._update())
-                if record["update"] % self.config.checkpoint_every == 0 or record["update"] == self.config.steps:
+                if self.config.saves(self.state.update):
                     self._save()
+                if self.state.update == self.config.steps:
+                    self._finish()
                 yield record
-        if self.accelerator.is_main_process:
-            with self._averaged():
-                save_lora(self.pipe, self.folder, ADAPTER)
-        if self.config.trackers:
-            self.accelerator.end_training()
 
     def run(self) -> list[dict[str, Any]]:
         """Train to the end and return the records."""
@@ -122,6 +141,18 @@ class Trainer:
         average = [p.detach().clone() for p in parameters] if self.config.ema_decay else None
         return TrainingState(0, parameters, optimizer, average)
 
+    def _fingerprint(self) -> dict[str, Any]:
+        """What the updates depend on; a checkpoint made under another one is not continued."""
+        schedule_needs_steps = self.config.lr_schedule != "constant"
+        unessential = UNESSENTIAL - {"steps"} if schedule_needs_steps else UNESSENTIAL
+        return {
+            **self.config.model_dump(mode="json", exclude={*unessential, "objective"}),
+            "objective": str(self.objective),
+            "reward": self.reward.name,
+            "prompts": self.prompts,
+            "sampling": self.sampling.model_dump(mode="json"),
+        }
+
     def _update(self) -> dict[str, Any]:
         started, number = time.perf_counter(), self.state.update + 1
         lr = self._lr(number)
@@ -140,62 +171,39 @@ class Trainer:
         self.state.update = number
         record = {
             "update": number,
-            "loss": losses.mean().item(),
+            "loss": losses.sum().item(),
             "reward": rewards.mean().item(),
             "reward_std": rewards.std(correction=0).item(),
-            **{key: value.mean().item() for key, value in logs.items()},
+            **{key: value.sum().item() for key, value in logs.items()},
             "grad_norm": norm.item(),
             "lr": lr,
             "seconds": time.perf_counter() - started,
         }
         every = self.config.monitor_every
-        if self.monitor and every and (number % every == 0 or number == self.config.steps):
+        if every and (number % every == 0 or number == self.config.steps):
             record |= self._look(number)
         return record
 
     def _backward(self, number: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Accumulate the gradient of one update; returns losses, rewards and logs over all processes."""
-        micro_batches = list(self._micro_batches(number))
-        mine = micro_batches[self.accelerator.process_index :: self.accelerator.num_processes]
-        outcomes = []
-        for batch in mine:
+        """Accumulate the gradient of one update; returns loss and logs per micro-batch, weighted by its share of the
+        images so that they add up, and all rewards."""
+        prompts, seeds = images_of_update(self.prompts, self.config.batch_size, self.config.seed, number)
+        losses, rewards, logs = [], [], []
+        for part in self.parts[self.accelerator.process_index :: self.accelerator.num_processes]:
+            batch = Batch(self.pipe, ADAPTER, prompts[part], seeds[part], self.sampling.call(), self.reward)
             outcome = self.objective(batch)
             share = len(batch.prompts) / self.config.batch_size
             self.accelerator.backward(outcome.loss * share)
-            outcomes.append(outcome)
+            losses.append(outcome.loss.detach() * share)
+            rewards.append(outcome.rewards)
+            logs.append({key: value * share for key, value in outcome.logs.items()})
         for parameter in self.state.parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        if self.accelerator.num_processes > 1:
-            for parameter in self.state.parameters:
+            if self.accelerator.num_processes > 1:
                 parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
-        losses = torch.stack([outcome.loss.detach() for outcome in outcomes])
-        rewards = torch.cat([outcome.rewards for outcome in outcomes]).float()
-        logs = {key: torch.stack([outcome.logs[key] for outcome in outcomes]) for key in outcomes[0].logs}
-        return self.accelerator.gather((losses, rewards, logs))
-
-    def _micro_batches(self, number: int) -> Iterator[Batch]:
-        """The update's images in micro-batches; what they are depends on (seed, update) alone.
-
-        Raises:
-            TrainingError: there are fewer micro-batches than processes.
-        """
-        size = self.config.micro_batch_size or -(-self.config.batch_size // self.accelerator.num_processes)
-        count = -(-self.config.batch_size // size)
-        if count % self.accelerator.num_processes:
-            raise TrainingError(
-                f"{count} micro-batches cannot be shared out evenly among {self.accelerator.num_processes} processes: "
-                "change training.batch_size or training.micro_batch_size"
-            )
-        generator = default_rng([self.config.seed, number])
-        order = [
-            generator.permutation(len(self.prompts)) for _ in range(-(-self.config.batch_size // len(self.prompts)))
-        ]
-        chosen = [self.prompts[i] for part in order for i in part][: self.config.batch_size]
-        seeds = SeedSequence([self.config.seed, number]).generate_state(self.config.batch_size).tolist()
-        for start in range(0, self.config.batch_size, size):
-            part = slice(start, start + size)
-            yield Batch(self.pipe, ADAPTER, chosen[part], seeds[part], self.sampling.call(), self.reward)
+        stacked = {key: torch.stack([log[key] for log in logs]) for key in logs[0]}
+        return self.accelerator.gather((torch.stack(losses), torch.cat(rewards).float(), stacked))
 
     def _lr(self, number: int) -> float:
         """The learning rate of an update, a function of its number alone."""
@@ -227,24 +235,34 @@ class Trainer:
                 parameter.data = tensor
 
     def _look(self, number: int) -> dict[str, Any]:
-        assert self.monitor is not None
+        """What the monitor sees, on the first process only: the others would see the same."""
+        if self.monitor is None or not self.accelerator.is_main_process:
+            return {}
         with self._averaged():
             return self.monitor(self.pipe, number)
 
     def _save(self) -> None:
         """Write a checkpoint: the LoRA file holds the averaged weights, the trainer's state the trained ones."""
         if self.accelerator.is_main_process:
+            flush(self.folder / "metrics.jsonl")
             tensors = self.state.tensors()
             with self._averaged():
                 save_checkpoint(self.folder, self.pipe, ADAPTER, self.state.update, tensors, self.fingerprint)
         self.accelerator.wait_for_everyone()
 
+    def _finish(self) -> None:
+        """Write the tuned LoRA and close the trackers."""
+        if self.accelerator.is_main_process:
+            with self._averaged(), explained_failure(self.folder / WEIGHTS_NAME):
+                save_lora(self.pipe, self.folder, ADAPTER)
+        for tracker in self.accelerator.trackers if self.config.trackers else []:
+            tracker.finish()
+        self.accelerator.wait_for_everyone()
+
     def _log(self, record: dict[str, Any]) -> dict[str, Any]:
         if self.accelerator.is_main_process:
-            try:
+            with explained_failure(self.folder / "metrics.jsonl"):
                 append_jsonl(self.folder / "metrics.jsonl", [record])
-            except OSError as error:
-                raise CheckpointError(f"could not write the log of {self.folder}: {error}. Free disk space") from error
         numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=record["update"])
         return record

@@ -1,0 +1,51 @@
+"""What can be known to be wrong with a training before it starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sfumato.config import SamplingConfig, TrainingConfig
+from sfumato.pipelines.adapters import ATTENTION, present_targets
+from sfumato.pipelines.plan import planned_steps
+from sfumato.rewards import Reward
+from sfumato.training.objective import Objective
+
+
+def check_training(
+    pipe: Any,
+    objective: Objective,
+    reward: Reward,
+    prompts: list[str],
+    config: TrainingConfig,
+    sampling: SamplingConfig,
+) -> None:
+    """Look at everything that a training needs; nothing is sampled.
+
+    Raises:
+        ValueError: the reward does not suit the objective, the pipeline does not take the sampling arguments, the
+            gradient is to go through more steps than there are, or a prompt, LoRA target or tracker is missing.
+    """
+    if not prompts:
+        raise ValueError("there are no prompts to train on")
+    objective.check(reward)
+    present_targets(pipe, config.lora.targets or ATTENTION)
+    _check_trackers(config.trackers)
+    steps = planned_steps(pipe, prompt=prompts[0], **sampling.call())
+    if objective.last_steps > steps:
+        raise ValueError(
+            f"the gradient is to go through the last {objective.last_steps} steps, but {type(pipe.scheduler).__name__} "
+            f"takes only {steps}: lower training.objective.last_steps or raise sampling.num_inference_steps"
+        )
+
+
+def _check_trackers(names: list[str]) -> None:
+    """accelerate itself leaves out a tracker that is not installed, without a word."""
+    from accelerate import tracking
+
+    known = {str(name) for name in tracking.LOGGER_TYPE_TO_CLASS}
+    absent = {name.value for name in tracking.LoggerType} - {str(name) for name in tracking.get_available_trackers()}
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no tracker {name!r}: training.trackers can be {', '.join(sorted(known))}")
+        if name in absent:
+            raise ValueError(f"the tracker {name!r} is not installed: pip install {name}, or leave it out")
