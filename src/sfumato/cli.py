@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sfumato._version import __version__
-from sfumato.config import Recipe, load_recipe, shipped_recipes
+from sfumato.config import load_recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from sfumato.experiment import Experiment
 
 app = typer.Typer(
     name="sfumato",
@@ -60,8 +64,9 @@ def train(source: Source, overrides: Overrides = None) -> None:
     experiment = _experiment(source, overrides)
     for _ in experiment.train():
         pass
-    for name in experiment.recipe.trainings:
-        print(experiment.run.training(name) / "pytorch_lora_weights.safetensors")
+    if experiment.is_main_process:
+        for name in experiment.recipe.trainings:
+            print(experiment.run.training(name) / "pytorch_lora_weights.safetensors")
 
 
 @app.command()
@@ -72,7 +77,9 @@ def evaluate(source: Source, overrides: Overrides = None) -> None:
     """
     from sfumato.report.table import frontier_table
 
-    print(frontier_table(_experiment(source, overrides).evaluate()))
+    experiment = _experiment(source, overrides)
+    if experiment.is_main_process:
+        print(frontier_table(experiment.evaluate()))
 
 
 @app.command()
@@ -107,6 +114,7 @@ def demo(
     About 12 minutes on 2 cores. With --quick: the same seeds under base, tuned and AIG in one picture.
     """
     if quick:
+        _silence()
         from sfumato.demo import quick_strip
 
         print(quick_strip(out or Path("sfumato-demo.png")))
@@ -134,6 +142,7 @@ def sample(
 
     Example: sfumato sample "cat face" --lora runs/mine/training/tuned --schedule power:2
     """
+    _silence()
     from sfumato.config import PipelineConfig
     from sfumato.sampling import draw
 
@@ -144,38 +153,48 @@ def sample(
     print(draw(config, prompt, list(range(seed, seed + images)), call, out, lora, schedule, cap))
 
 
-def _experiment(source: str, overrides: list[str] | None) -> Any:
+def _experiment(source: str, overrides: list[str] | None) -> Experiment:
     """The experiment of a recipe, or of a run folder that is continued."""
-    recipe = _recipe(source, overrides or [])
+    recipe = load_recipe(source, overrides or [])
+    _silence()
     from sfumato.experiment import Experiment
 
     return Experiment(recipe)
 
 
-def _recipe(source: str, overrides: list[str]) -> Recipe:
-    folder = Path(source)
-    if (folder / "run.json").exists():
-        return load_recipe(folder / "recipe.yaml", [f"run={folder}", *overrides])
-    return load_recipe(source, overrides)
-
-
-def _run(experiment: Any) -> None:
+def _run(experiment: Experiment) -> None:
     from sfumato.report.table import frontier_table
 
     for _ in experiment.train():
         pass
+    if not experiment.is_main_process:
+        return
     if experiment.recipe.evaluation:
         print(frontier_table(experiment.evaluate()))
     print(f"\nreport: {experiment.report()}")
+
+
+def _silence() -> None:
+    """Keep the progress bars and warnings of diffusers and transformers away, unless SFUMATO_DEBUG is set."""
+    if os.environ.get("SFUMATO_DEBUG"):
+        return
+    import diffusers
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for library in (diffusers, transformers):
+        library.utils.logging.set_verbosity_error()
+        library.utils.logging.disable_progress_bar()
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
     try:
         app()
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command continues", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == 130:
+            print("\ninterrupted; the same command continues", file=sys.stderr)
+        raise
     except Exception as error:
         if os.environ.get("SFUMATO_DEBUG") or not _is_expected(error):
             raise

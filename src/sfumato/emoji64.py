@@ -30,7 +30,7 @@ def demo_pipeline(**kwargs: Any) -> "StableDiffusionPipeline":
     import torch
     from diffusers import StableDiffusionPipeline
 
-    options: dict[str, Any] = {"torch_dtype": torch.float32, **kwargs}
+    options: dict[str, Any] = {"dtype": torch.float32, **kwargs}
     pipe = StableDiffusionPipeline.from_pretrained(path(), **options)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -6,19 +6,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from sfumato.config import EvaluationConfig, Recipe
+from sfumato.config import EvaluationConfig, Recipe, TrainingConfig
 from sfumato.frontier.evaluate import measure
-from sfumato.frontier.points import operating_points
-from sfumato.frontier.sweep import Labels, sweep
+from sfumato.frontier.points import check_trained, operating_points
+from sfumato.frontier.sweep import Labels, missing, sweep
 from sfumato.metrics import Extractor, JudgeFeatures, VisionFeatures
 from sfumato.pipelines.load import default_device, load_pipeline
 from sfumato.rewards import Reward, build_reward
 from sfumato.runs import Run
 from sfumato.training import Monitor, Trainer
 from sfumato.training.checkpoints import finished
+from sfumato.training.checks import check_training
 from sfumato.training.objective import build_objective
+from sfumato.training.trainer import UNESSENTIAL
 
 
 class Experiment:
@@ -29,6 +32,9 @@ class Experiment:
     Args:
         recipe: what to do; its `run` says where.
 
+    Attributes:
+        is_main_process: whether this is the process that evaluates, reports and prints. Training takes all of them.
+
     Raises:
         ValueError: the folder holds a run of another recipe, or a reward or feature extractor does not exist.
     """
@@ -36,14 +42,17 @@ class Experiment:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         self.device = default_device()
+        self.is_main_process = PartialState().is_main_process
         self.reward = build_reward(recipe.reward, self.device)
+        for config in recipe.trainings.values():
+            build_objective(config.objective).check(self.reward)
         self.gold: Reward | None = None
         self.extractor: Extractor | None = None
         self.labels: Labels | None = None
         if recipe.evaluation:
             operating_points(recipe)
             self._build_instruments(recipe.evaluation)
-        self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name)
+        self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name, self._harmless_changes())
 
     @classmethod
     def load(cls, folder: str | Path) -> Experiment:
@@ -52,12 +61,16 @@ class Experiment:
         return cls(Recipe.model_validate({**run.recipe, "run": str(run.path)}))
 
     def train(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Run every training that is not finished, yielding (training, record) per update."""
-        for name, config in self.recipe.trainings.items():
-            folder = self.run.training(name)
-            if finished(folder) and not self._more_to_do(name):
-                continue
+        """Run every training that is not finished, yielding (training, record) per update.
+
+        Raises:
+            ValueError: one of the trainings cannot work; found before the first one starts.
+        """
+        todo = {name: config for name, config in self.recipe.trainings.items() if not self._trained(name)}
+        for name, config in todo.items():
             pipe = load_pipeline(self.recipe.pipeline, self.device)
+            for each in todo.values():
+                self._check(pipe, each)
             trainer = Trainer(
                 pipe,
                 build_objective(config.objective),
@@ -65,29 +78,26 @@ class Experiment:
                 self.recipe.prompts,
                 config,
                 self.recipe.sampling,
-                folder,
+                self.run.training(name),
                 self._monitor(name),
             )
-            left = config.steps - trainer.state.update
-            with tqdm(total=config.steps, initial=config.steps - left, desc=f"training {name}", unit="update") as bar:
-                shown: dict[str, str] = {}
-                for record in trainer:
-                    shown |= _shown(record)
-                    bar.set_postfix(shown, refresh=False)
-                    bar.update(record["update"] - bar.n)
-                    yield name, record
+            for record in _progress(trainer, name):
+                yield name, record
 
     def evaluate(self) -> dict[str, Any]:
         """Sample and measure every operating point; returns what `frontier.json` holds.
 
         Raises:
             ValueError: the recipe has no `evaluation`.
+            FileNotFoundError: a training that a point needs is not finished.
         """
         if self.recipe.evaluation is None or self.extractor is None:
             raise ValueError("the recipe has no evaluation section: add evaluation.prompts and evaluation.points")
         points = operating_points(self.recipe)
-        pipe = load_pipeline(self.recipe.pipeline, self.device)
-        sweep(pipe, self.recipe, self.run, points, self._scored(), self.labels)
+        check_trained(points, self.run)
+        if missing(self.recipe.evaluation, self.run, points):
+            pipe = load_pipeline(self.recipe.pipeline, self.device)
+            sweep(pipe, self.recipe, self.run, points, self._scored(), self.labels)
         return measure(self.run, self.recipe, points, self.extractor)
 
     def report(self) -> Path:
@@ -96,9 +106,26 @@ class Experiment:
 
         return write_report(self.run)
 
-    def _more_to_do(self, name: str) -> bool:
+    def _trained(self, name: str) -> bool:
         records = self.run.training_metrics(name)
-        return not records or records[-1]["update"] < self.recipe.trainings[name].steps
+        at_end = bool(records) and records[-1]["update"] == self.recipe.trainings[name].steps
+        return at_end and finished(self.run.training(name))
+
+    def _check(self, pipe: Any, config: TrainingConfig) -> None:
+        objective = build_objective(config.objective)
+        check_training(pipe, objective, self.reward, self.recipe.prompts, config, self.recipe.sampling)
+
+    def _harmless_changes(self) -> list[str]:
+        """Keys that may change in a run that has begun: what is done stays right, at most something is added."""
+        keys = [
+            "description",
+            "evaluation",
+            "evaluation.points",
+            *(f"variants.{name}" for name in self.recipe.variants),
+        ]
+        if not Run(self.recipe.folder).images():
+            keys += [f"training.{key}" for key in UNESSENTIAL]
+        return keys
 
     def _scored(self) -> Mapping[str, Reward]:
         return {"reward": self.reward} | ({"gold": self.gold} if self.gold else {})
@@ -120,13 +147,26 @@ class Experiment:
         if evaluation is None or self.extractor is None or training.monitor_every is None:
             return None
         return Monitor(
-            prompts=list(evaluation.prompts)[: training.monitor_prompts],
+            prompts=evaluation.prompts[: training.monitor_prompts],
             images=training.monitor_images,
             call=self.recipe.sampling.call(),
             rewards=self._scored(),
             features=self.extractor,
             folder=self.run.training(name),
         )
+
+
+def _progress(trainer: Trainer, name: str) -> Iterator[dict[str, Any]]:
+    """A trainer's records, with a progress bar on the first process."""
+    total, done = trainer.config.steps, trainer.state.update
+    hidden = not trainer.accelerator.is_main_process
+    with tqdm(total=total, initial=done, desc=f"training {name}", unit="update", disable=hidden) as bar:
+        shown: dict[str, str] = {}
+        for record in trainer:
+            shown |= _shown(record)
+            bar.set_postfix(shown, refresh=False)
+            bar.update(record["update"] - bar.n)
+            yield record
 
 
 def _shown(record: dict[str, Any]) -> dict[str, str]:

@@ -12,17 +12,16 @@ from sfumato.schedules import FORMULAS, Schedule, schedule
 
 
 def parse_schedule(text: str, cap: float = 1.0) -> Schedule:
-    """A schedule from `NAME` or `NAME:PARAMETER`, such as `power:2`.
+    """A schedule from `NAME` or `NAME:PARAMETER`, such as `power:2`, times `cap`.
 
     Raises:
         ValueError: unknown name, or a parameter that is missing, too many or not a number.
     """
     name, colon, value = text.partition(":")
     wanted = FORMULAS.get(name, ("", ()))[1]
-    if not colon:
-        return schedule(name, cap=cap)
     try:
-        return schedule(name, cap=cap, **{key: float(value) for key in wanted or ("value",)})
+        parameters: dict[str, Any] = {key: float(value) for key in wanted or ("value",)} if colon else {}
+        return schedule(name, cap=cap, **parameters)
     except ValueError as error:
         raise ValueError(f"cannot read the schedule {text!r}: {error}") from None
 
@@ -40,10 +39,17 @@ def draw(
     """Draw one image per seed in a row and write them to `out`.
 
     Raises:
-        ValueError: the prompt is empty, a schedule was given without a LoRA, or the LoRA does not fit.
+        ValueError: the prompt is empty, `out` is no PNG, a schedule was given without a LoRA, or the LoRA does not fit.
+        FileNotFoundError: there is no such LoRA.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty: say what to draw")
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out} is not the name of a PNG: let it end in .png")
+    if lora and not lora.exists():
+        raise FileNotFoundError(f"there is no LoRA at {lora}")
+    if cap != 1 and not blend:
+        raise ValueError("--cap multiplies a schedule: give one with --schedule")
     plan = parse_schedule(blend, cap) if blend else None
     if plan and lora is None:
         raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")

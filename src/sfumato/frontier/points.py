@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config import GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
-from sfumato.pipelines.adapters import denoiser, load_lora, lora_scale, unload_lora
+from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser, load_lora, lora_scale, unload_lora
 from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.runs import Run
 
@@ -100,6 +100,17 @@ def lora_path(point: OperatingPoint, run: Run) -> Path | None:
     return folder if checkpoint is None else folder / f"checkpoint-{checkpoint:06d}"
 
 
+def check_trained(points: list[OperatingPoint], run: Run) -> None:
+    """Raise FileNotFoundError unless every LoRA that the points need has been written."""
+    for point in points:
+        path = lora_path(point, run)
+        if path is not None and not (path / WEIGHTS_NAME).exists():
+            raise FileNotFoundError(
+                f"operating point {point.name!r} needs {path / WEIGHTS_NAME}, which is not there yet: run "
+                f"`sfumato train {run.path}` first"
+            )
+
+
 @contextmanager
 def applied(pipe: Any, point: OperatingPoint, run: Run) -> Iterator[dict[str, Any]]:
     """Make `pipe` sample at an operating point; yields what to change in the arguments of its call.
@@ -118,5 +129,5 @@ def applied(pipe: Any, point: OperatingPoint, run: Run) -> Iterator[dict[str, An
                 stack.enter_context(lora_scale(pipe, scale))
             case GuidancePoint() as config:
                 stack.enter_context(annealed_guidance(pipe, config.build(), blend=config.blend))
-        scale = getattr(point.config, "guidance_scale", None)
-        yield {} if scale is None else {"guidance_scale": scale}
+        cfg = getattr(point.config, "guidance_scale", None)
+        yield {} if cfg is None else {"guidance_scale": cfg}

@@ -15,7 +15,7 @@ from sfumato.images import save_png
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.pipelines.rollout import rollout
 from sfumato.rewards import Reward, score
-from sfumato.runs import Run, append_jsonl
+from sfumato.runs import Run, append_jsonl, write_jsonl
 
 REFERENCE = OperatingPoint("reference", "base, other seeds", "base", BasePoint())
 """Base samples from seeds that no other point uses; precision and recall are measured against them."""
@@ -30,6 +30,10 @@ class MicroBatch:
     prompt: str
     prompt_index: int
     seeds: list[int]
+
+
+Images = set[tuple[str, str, int]]
+"""Images by point, prompt and seed."""
 
 
 def sweep(
@@ -49,25 +53,48 @@ def sweep(
         rewards: name -> reward; their scores go into the records.
         labels: gives a dict of labels for each image, if there is a classifier.
     """
-    config = recipe.evaluation
-    assert config is not None
-    done = {(row["point"], row["prompt"], row["seed"]) for row in run.images()}
-    table = run.evaluation / "images.jsonl"
-    total = (len(points) + 1) * len(config.prompts) * config.images_per_prompt
-    with PromptCache().on(pipe), tqdm(total=total, desc="sampling", unit="image") as bar:
-        for point in [REFERENCE, *points]:
-            batches = list(micro_batches(config, reference=point is REFERENCE))
-            missing = [b for b in batches if any((point.name, b.prompt, seed) not in done for seed in b.seeds)]
-            bar.update((len(batches) - len(missing)) * len(batches[0].seeds))
-            if not missing:
-                continue
+    assert recipe.evaluation is not None
+    plan = missing(recipe.evaluation, run, points)
+    left = sum(len(batch.seeds) for _, batches in plan for batch in batches)
+    total = (len(points) + 1) * len(recipe.evaluation.prompts) * recipe.evaluation.images_per_prompt
+    done = _clean_table(run)
+    with PromptCache().on(pipe), tqdm(total=total, initial=total - left, desc="sampling", unit="image") as bar:
+        for point, batches in plan:
             with applied(pipe, point, run) as changes:
                 call = recipe.sampling.call(**changes)
-                for batch in missing:
+                for batch in batches:
                     rows = _sample(pipe, point, batch, call, rewards, labels, run)
-                    append_jsonl(table, [row for row in rows if (point.name, batch.prompt, row["seed"]) not in done])
+                    new = [row for row in rows if _image(row) not in done]
+                    append_jsonl(run.evaluation / "images.jsonl", new)
                     bar.set_postfix(point=point.label, reward=f"{rows[-1]['scores']['reward']:.2f}")
                     bar.update(len(rows))
+
+
+def missing(
+    config: EvaluationConfig, run: Run, points: list[OperatingPoint]
+) -> list[tuple[OperatingPoint, list[MicroBatch]]]:
+    """What is still to be sampled, by point: the micro-batches of which an image is not in the table or not on disk."""
+    done = {_image(row) for row in run.images() if (run.evaluation / row["file"]).exists()}
+    plan = []
+    for point in [REFERENCE, *points]:
+        batches = micro_batches(config, reference=point is REFERENCE)
+        left = [b for b in batches if any((point.name, b.prompt, seed) not in done for seed in b.seeds)]
+        if left:
+            plan.append((point, left))
+    return plan
+
+
+def _clean_table(run: Run) -> Images:
+    """Drop the records whose image is gone; returns those that stay."""
+    rows = run.images()
+    kept = [row for row in rows if (run.evaluation / row["file"]).exists()]
+    if len(kept) < len(rows):
+        write_jsonl(run.evaluation / "images.jsonl", kept)
+    return {_image(row) for row in kept}
+
+
+def _image(row: dict[str, Any]) -> tuple[str, str, int]:
+    return row["point"], row["prompt"], row["seed"]
 
 
 def micro_batches(config: EvaluationConfig, reference: bool = False) -> Iterator[MicroBatch]:

@@ -30,7 +30,7 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
 
     dtype = getattr(torch, config.dtype)
     if config.path == "emoji64":
-        pipe = demo_pipeline().to(dtype=dtype)
+        pipe: Any = demo_pipeline(dtype=dtype)
     else:
         try:
             pipe = diffusers.DiffusionPipeline.from_pretrained(config.path, dtype=dtype, use_safetensors=True)
