@@ -1,14 +1,10 @@
 import json
-import os
 
-import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from sfumato.preferences import Pair, load_pairs, read_image, save_pairs
+from sfumato.preferences import Pair, load_pairs, save_pairs
 
 
 @settings(max_examples=25, deadline=None)
@@ -36,11 +32,3 @@ def test_a_bad_line_is_named(tmp_path, row, message):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=message):
         load_pairs(tmp_path / "pairs.jsonl")
-
-
-def test_an_image_is_read_as_it_was_written(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "image.png")
-    image = read_image(os.fspath(tmp_path / "image.png"))
-    assert image.shape == (3, 5, 7)
-    assert torch.equal((image * 255).round().byte().permute(1, 2, 0), torch.from_numpy(pixels))

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from tests.rewards.tiny_clip import save_tiny_clip
 
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
-from tests.rewards.tiny_clip import CONTEXT, save_tiny_clip
 from transformers import CLIPModel, CLIPTokenizer
 
 from sfumato.preprocess import Preprocess
 from sfumato.rewards import CLIPBackbone, CLIPScore, score
+from tests.rewards.tiny_clip import CONTEXT, save_tiny_clip
 
 PROMPTS = ["cat", "red dog", "sun"]
 

@@ -2,11 +2,11 @@ import json
 
 import pytest
 import torch
-from tests.rewards.test_clip import PROMPTS, cosines
-from tests.rewards.tiny_clip import save_tiny_clip
 from transformers import CLIPModel
 
 from sfumato.rewards import PreferenceReward
+from tests.rewards.test_clip import PROMPTS, cosines
+from tests.rewards.tiny_clip import save_tiny_clip
 
 
 def with_random_head(folder, hidden=0):
@@ -49,7 +49,8 @@ def test_linear_head_is_the_formula_that_docs_state(tiny_clip, images):
     reward = with_random_head(tiny_clip)
     image, text = reward.backbone.image_embeds(images), reward.backbone.text_embeds(PROMPTS)
     weight, bias = reward.head.output.weight[0], reward.head.output.bias
-    expected = reward.backbone.logit_scale * (image * text).sum(-1) + 4 * image @ weight + bias  # sqrt(16) = 4
+    match = reward.head.match * reward.backbone.logit_scale * (image * text).sum(-1)
+    expected = match + 4 * image @ weight + bias  # sqrt(16) = 4
     torch.testing.assert_close(reward(images, PROMPTS), expected)
 
 
@@ -66,6 +67,15 @@ def test_saved_and_loaded_it_scores_exactly_the_same(images, tmp_path, hidden, w
     assert torch.equal(loaded(images, PROMPTS), reward(images, PROMPTS))
     assert not any(parameter.requires_grad for parameter in loaded.head.parameters())
     assert str(tmp_path) not in (moved / "preference.json").read_text()
+
+
+def test_a_head_refuses_another_clip_than_its_own(tmp_path):
+    clip = save_tiny_clip(tmp_path / "clip", seed=0)
+    with_random_head(clip).save(tmp_path / "reward", with_backbone=False)
+    PreferenceReward(tmp_path / "reward", dtype=torch.bfloat16)
+    save_tiny_clip(clip, seed=1)
+    with pytest.raises(ValueError, match=r"learned on another CLIP.*learn the reward again"):
+        PreferenceReward(tmp_path / "reward")
 
 
 def test_a_hub_id_is_kept_as_it_is(tiny_clip, tmp_path):

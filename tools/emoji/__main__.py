@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-STAGES = ("data", "autoencoder", "scorer", "judge", "denoiser", "evaluate", "card")
+STAGES = ("data", "autoencoder", "scorer", "judge", "preference", "denoiser", "evaluate", "card")
 
 
 def main() -> None:

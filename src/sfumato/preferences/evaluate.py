@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from sfumato.preferences.pairs import Pair, read_image
+from sfumato.images import load_image
+from sfumato.preferences.pairs import Pair
 from sfumato.rewards import Reward, score
 
 
@@ -52,7 +53,7 @@ def bradley_terry_loss(margins: torch.Tensor, labels: torch.Tensor) -> torch.Ten
 
 @torch.no_grad()
 def evaluate_preference(
-    reward: Reward, pairs: Sequence[Pair], read: Callable[[str], torch.Tensor] = read_image
+    reward: Reward, pairs: Sequence[Pair], read: Callable[[str], torch.Tensor] = load_image
 ) -> PreferenceAccuracy:
     """Score both images of every pair, of whatever sizes, with any reward.
 

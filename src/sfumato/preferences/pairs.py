@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from sfumato.runs import write_text
 
 LABELS = (0.0, 0.5, 1.0)
@@ -72,12 +70,3 @@ def load_pairs(path: str | Path) -> list[Pair]:
             needed = "a pair is one JSON object with prompt, image_0, image_1 and label"
             raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}; {needed}") from error
     return pairs
-
-
-def read_image(path: str) -> torch.Tensor:
-    """An image file as a float tensor (3,H,W) in [0, 1]."""
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255

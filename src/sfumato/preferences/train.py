@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import torch
 
+from sfumato.images import load_image
 from sfumato.preferences.evaluate import PreferenceAccuracy, bradley_terry_loss
-from sfumato.preferences.pairs import Pair, read_image
+from sfumato.preferences.pairs import Pair
 from sfumato.rewards import PreferenceReward
 from sfumato.runs import write_json
 
 ReadImage = Callable[[str], torch.Tensor]
-Augment = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PreferenceTraining:
         steps: at most so many.
         evaluate_every: steps between looks at the held-out pairs.
         patience: stop after so many looks without a lower held-out loss.
-        seed: of the head, the order of pairs and the augmentation.
+        seed: of the head and the order of pairs.
     """
 
     trainable: Literal["head", "full"] = "head"
@@ -50,8 +50,7 @@ def fit_preference(
     pairs: Sequence[Pair],
     held_out: Sequence[Pair],
     config: PreferenceTraining,
-    read: ReadImage = read_image,
-    augment: Augment | None = None,
+    read: ReadImage = load_image,
 ) -> Iterator[dict[str, float]]:
     """Train `reward` in place and leave it, frozen, at the step of the lowest held-out loss.
 
@@ -60,8 +59,8 @@ def fit_preference(
         pairs: to learn from.
         held_out: to stop by and to report on; they should share no image with `pairs`.
         config: how.
-        read: image (3,H,W) in [0, 1] of a pair's `image_0` or `image_1`.
-        augment: changes a batch of training images (N,3,H,W), then all of one size, with the generator given.
+        read: image (3,H,W) in [0, 1] of a pair's `image_0` or `image_1`; with "full" training it is called anew each
+            time and may augment.
 
     Yields:
         A record per look at the held-out pairs: step, train_loss, and those of `PreferenceAccuracy`.
@@ -83,7 +82,7 @@ def fit_preference(
     losses: list[float] = []
     try:
         for step, batch in enumerate(_batches(pairs, config, generator), 1):
-            loss = bradley_terry_loss(*embed.margins(batch, augment, generator))
+            loss = bradley_terry_loss(*embed.margins(batch))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -110,8 +109,7 @@ def train_preference(
     held_out: Sequence[Pair],
     folder: str | Path,
     config: PreferenceTraining | None = None,
-    read: ReadImage = read_image,
-    augment: Augment | None = None,
+    read: ReadImage = load_image,
     device: str | torch.device = "cpu",
 ) -> dict[str, Any]:
     """Train a preference reward on a CLIP and write the folder that `PreferenceReward` loads.
@@ -123,7 +121,6 @@ def train_preference(
         folder: gets the head (with "full" training also the backbone) and `evaluation.json`.
         config: how; the defaults of `PreferenceTraining` unless given.
         read: as in `fit_preference`.
-        augment: as in `fit_preference`.
         device: where to train.
 
     Returns:
@@ -136,7 +133,7 @@ def train_preference(
     reward = PreferenceReward(model, device=device)
     records = []
     with tqdm(total=config.steps, desc="preference") as bar:
-        for record in fit_preference(reward, pairs, held_out, config, read, augment):
+        for record in fit_preference(reward, pairs, held_out, config, read):
             records.append(record)
             bar.update(int(record["step"]) - bar.n)
             bar.set_postfix(accuracy=f"{record['accuracy']:.3f}", loss=f"{record['loss']:.4f}")
@@ -148,19 +145,17 @@ def train_preference(
 
 
 class _Embedder:
-    """Rewards of pairs. With a frozen backbone, unaugmented images and all prompts go through it only once."""
+    """Rewards of pairs. With a frozen backbone, every image and prompt goes through it only once."""
 
     def __init__(self, reward: PreferenceReward, full: bool, read: ReadImage):
         self.reward, self.full, self.read = reward, full, read
         self.cache: dict[str, torch.Tensor] = {}
 
-    def margins(
-        self, pairs: Sequence[Pair], augment: Augment | None = None, generator: torch.Generator | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def margins(self, pairs: Sequence[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
         """r_0 - r_1 (B,) and labels (B,)."""
         backbone = self.reward.backbone
         texts = (backbone.text_embeds if self.full else backbone.cached_text_embeds)([p.prompt for p in pairs])
-        images = self._images([p.image_0 for p in pairs] + [p.image_1 for p in pairs], augment, generator)
+        images = self._images([p.image_0 for p in pairs] + [p.image_1 for p in pairs])
         reward_0, reward_1 = self.reward.logits(images, torch.cat([texts, texts])).chunk(2)
         return reward_0 - reward_1, reward_0.new_tensor([pair.label for pair in pairs])
 
@@ -170,11 +165,9 @@ class _Embedder:
         margins, labels = (torch.cat(column) for column in zip(*parts, strict=True))
         return PreferenceAccuracy.from_margins(margins, labels)
 
-    def _images(self, keys: list[str], augment: Augment | None, generator: torch.Generator | None) -> torch.Tensor:
+    def _images(self, keys: list[str]) -> torch.Tensor:
         """Embeddings (N,D) of images by key."""
         backbone = self.reward.backbone
-        if augment is not None and generator is not None:
-            return backbone.image_embeds(augment(torch.stack([self.read(key) for key in keys]), generator))
         wanted = keys if self.full else [key for key in dict.fromkeys(keys) if key not in self.cache]
         if wanted:
             images = (self.read(key)[None].to(backbone.model.device) for key in wanted)

@@ -7,14 +7,13 @@ import math
 
 import torch
 
+from sfumato.images import to_pil
+
 
 def jpeg_kilobytes(image: torch.Tensor, quality: int = 95) -> float:
     """Size in kilobytes (1000 bytes) of one image (3,H,W) in [0, 1] as PIL's JPEG."""
-    from PIL import Image
-
-    pixels = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
     file = io.BytesIO()
-    Image.fromarray(pixels.cpu().numpy()).save(file, format="JPEG", quality=quality)
+    to_pil(image.clamp(0, 1)).save(file, format="JPEG", quality=quality)
     return file.tell() / 1000
 
 

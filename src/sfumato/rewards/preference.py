@@ -13,11 +13,14 @@ from torch import nn
 from sfumato.rewards.base import UNBOUNDED
 from sfumato.rewards.clip import CLIPBackbone
 
-PREFERENCE_FILE, HEAD_FILE = "preference.json", "head.safetensors"
+PREFERENCE_FILE, HEAD_FILE, FINGERPRINT = "preference.json", "head.safetensors", "backbone"
 
 
 class PreferenceHead(nn.Module):
-    """A learned logit of the image alone: what the raters like whatever was asked for. Untrained, it is zero.
+    """A learned logit of the image alone, and the weight of its match with the prompt.
+
+    The logit is what the raters like whatever was asked for. Untrained, it is zero and the weight is one. The weight
+    is learned too: a CLIP's temperature suits telling captions apart, not preferences between images of one caption.
 
     Args:
         width: D, the length of the backbone's embeddings.
@@ -29,6 +32,7 @@ class PreferenceHead(nn.Module):
         self.width, self.hidden = width, hidden
         self.features = nn.Sequential(nn.Linear(width, hidden), nn.GELU()) if hidden else nn.Identity()
         self.output = nn.Linear(hidden or width, 1)
+        self.match = nn.Parameter(torch.ones(()))
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
@@ -42,7 +46,7 @@ class PreferenceReward:
     """A Bradley-Terry preference reward over any CLIP: P(image a is preferred to b) = sigmoid(r_a - r_b).
 
     r = exp(s) cos(image, text)                      PickScore (Kirstain et al. 2023, arXiv 2305.01569)
-    r = exp(s) cos(image, text) + head(image)        with a head learned by `sfumato.preferences`
+    r = w exp(s) cos(image, text) + head(image)      with w and a head learned by `sfumato.preferences`
 
     r is a logit: only differences for the same prompt mean something, and a negative value is no error. Without a head
     it lies in [-exp(s), exp(s)] (100 for CLIP; PickScore gives 17 to 24). A cosine of fixed temperature cannot grow
@@ -54,6 +58,10 @@ class PreferenceReward:
         processor: folder or hub id of tokenizer and `preprocessor_config.json`, if they are kept elsewhere.
         device: where the model runs.
         dtype: of the backbone's weights; float32 unless given. The head keeps float32.
+
+    Raises:
+        OSError: there is no such model, or it has no safetensors weights.
+        ValueError: the weights are damaged, or the head was learned on another CLIP than the one it refers to.
     """
 
     name = "preference"
@@ -87,7 +95,7 @@ class PreferenceReward:
     def logits(self, image_embeds: torch.Tensor, text_embeds: torch.Tensor) -> torch.Tensor:
         """r (B,) from unit vectors (B,D)."""
         match = self.backbone.logit_scale * (image_embeds * text_embeds).sum(-1)
-        return match if self.head is None else match + self.head(image_embeds)
+        return match if self.head is None else self.head.match * match + self.head(image_embeds)
 
     def add_head(self, hidden: int = 0) -> PreferenceHead:
         """Start a head for training; zero at first, it leaves the backbone's own judgement as it is."""
@@ -120,7 +128,7 @@ class PreferenceReward:
             source, processor = self.backbone.source, self.backbone.processor
             facts["backbone"] = _reference(folder, source)
             facts["processor"] = processor and _reference(folder, processor)
-        save_file({name: value.contiguous() for name, value in self.head.state_dict().items()}, folder / HEAD_FILE)
+        save_file({**self.head.state_dict(), FINGERPRINT: _fingerprint(self.backbone)}, folder / HEAD_FILE)
         write_json(folder / PREFERENCE_FILE, facts)
 
 
@@ -139,9 +147,21 @@ def _resolve(folder: Path, reference: str) -> str:
     return str((folder / reference).resolve()) if (folder / reference).is_dir() else reference
 
 
+def _fingerprint(backbone: CLIPBackbone) -> torch.Tensor:
+    """A row of weights (V,) that no other training of the same architecture shares."""
+    return backbone.model.visual_projection.weight[0].float().contiguous()
+
+
 def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceHead:
     from safetensors.torch import load_file
 
+    weights = load_file(folder / HEAD_FILE)
+    known, found = weights.pop(FINGERPRINT), _fingerprint(backbone).cpu()
+    if known.shape != found.shape or not torch.allclose(known, found, rtol=1e-2, atol=1e-4):
+        raise ValueError(
+            f"the reward in {folder} was learned on another CLIP than {backbone.source} holds now: "
+            "put that one back, or learn the reward again"
+        )
     head = PreferenceHead(backbone.width, hidden)
-    head.load_state_dict(load_file(folder / HEAD_FILE))
+    head.load_state_dict(weights)
     return head.eval().requires_grad_(False).to(backbone.logit_scale)
