@@ -43,7 +43,7 @@ def frechet(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def entropy(chances: torch.Tensor) -> float:
     """Entropy in units of its maximum, 0 to 1."""
-    return float(-(chances * chances.clamp_min(1e-12).log()).sum() / math.log(len(chances)))
+    return max(0.0, float(-(chances * chances.clamp_min(1e-12).log()).sum()) / math.log(len(chances)))
 
 
 def real(model: Judge, train: Dataset, held: Dataset) -> dict:
