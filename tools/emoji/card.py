@@ -43,7 +43,8 @@ cleaner and less varied pictures.
 MADE = """
 ## How it was made
 
-`make emoji` repeats everything: it fetches the three packages with `npm pack`, renders {emoji} emoji of three vendors
+`SFUMATO_EMOJI_ASSETS=build/emoji64 make emoji` repeats everything in a fresh folder (without the variable, stages
+whose results lie here already are skipped): it fetches the three packages with `npm pack`, renders {emoji} emoji of three vendors
 at 64x64 on white, holds out {held} of {total} (emoji, vendor) pairs from every model, and trains
 
 1. the autoencoder (4 channels of 16x16, no perceptual loss),
