@@ -44,8 +44,8 @@ MADE = """
 ## How it was made
 
 `SFUMATO_EMOJI_ASSETS=build/emoji64 make emoji` repeats everything in a fresh folder (without the variable, stages
-whose results lie here already are skipped): it fetches the three packages with `npm pack`, renders {emoji} emoji of three vendors
-at 64x64 on white, holds out {held} of {total} (emoji, vendor) pairs from every model, and trains
+whose results lie here already are skipped): it fetches the three packages with `npm pack`, renders {emoji} emoji of
+three vendors at 64x64 on white, holds out {held} of {total} (emoji, vendor) pairs from every model, and trains
 
 1. the autoencoder (4 channels of 16x16, no perceptual loss),
 2. the scorer, a small `CLIPModel`, contrastively on the same pairs,
