@@ -15,7 +15,7 @@ from sfumato.pipelines.adapters import base_weights, load_lora
 from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.pipelines.rollout import rollout
 
-PROMPTS = ("face", "fruit", "bird")
+PROMPTS = ("face", "fruit", "heart")
 SEEDS = range(8)
 SCALE = 2
 MARGIN = 150

@@ -36,8 +36,7 @@ Plain `StableDiffusionPipeline.from_pretrained(folder)` loads it as well.
 ", noto style", ", twemoji style" or ", fluent style" behind it if wanted. `prompts.json` lists them with the
 subcategories that answer them. Words outside the list mean nothing to the model.
 
-Recommended: DDIM, {steps} steps (12 to 20), guidance scale {guidance} (2 to 5). A higher guidance scale gives
-cleaner and less varied pictures.
+Measured with DDIM, {steps} steps and guidance scale {guidance}; the demonstrations use 12 and 20 steps.
 """
 
 MADE = """
@@ -55,8 +54,9 @@ three vendors at 64x64 on white, holds out {held} of {total} (emoji, vendor) pai
    updates use all artwork, the others only the emoji that the model is asked to draw.
 
 A caption is the name (50 %), the subcategory (30 %), a category (10 %) or nothing (10 %); half of them name the
-style. Seeds are fixed and interrupted runs continue. Floating-point sums differ between machines, so expect the
-figures below within 0.1 (accuracies), 0.5 dB (autoencoder) and 20 % (Frechet distance), not to the digit.
+style. Seeds are fixed and interrupted runs continue. Floating-point sums differ between machines, so the
+figures below come out close, not to the digit. We allow 0.1 for accuracies, 0.5 dB for the autoencoder and 20 % for
+the Frechet distance; this tolerance is chosen, not measured over repeated trainings.
 """
 
 LICENCE = """
