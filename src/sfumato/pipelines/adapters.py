@@ -39,7 +39,7 @@ def denoiser_name(pipe: Any) -> str:
     raise TypeError(f"{type(pipe).__name__} has neither a transformer nor a unet: sfumato cannot find its denoiser")
 
 
-def denoiser(pipe: Any) -> nn.Module:
+def denoiser(pipe: Any) -> Any:
     """The network that predicts noise or velocity, free of any `torch.compile` wrapper."""
     module = getattr(pipe, denoiser_name(pipe))
     return getattr(module, "_orig_mod", module)
@@ -80,7 +80,7 @@ def tuned_adapter(pipe: Any, adapter: str | None = None) -> str:
     name = adapter or names[0]
     if name not in names:
         raise ValueError(f"{where} has no adapter {name!r}; it has: {', '.join(names)}")
-    config = module.peft_config[name]  # type: ignore[index, union-attr]
+    config = module.peft_config[name]
     if getattr(config, "bias", "none") != "none" or getattr(config, "modules_to_save", None):
         raise ValueError(
             f"adapter {name!r} changes biases or whole modules of the base model, so it cannot be switched off "
@@ -176,7 +176,8 @@ def add_lora(
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
-    config = LoraConfig(r=rank, lora_alpha=alpha or rank, target_modules=present, init_lora_weights="gaussian")
+    scale: Any = alpha or rank  # peft's annotation says int, its arithmetic takes any number
+    config = LoraConfig(r=rank, lora_alpha=scale, target_modules=present, init_lora_weights="gaussian")
     with _beside_others(module, adapter):
         torch.manual_seed(seed)
         if hasattr(module, "add_adapter"):
@@ -234,7 +235,7 @@ def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path
     module, prefix = denoiser(pipe), denoiser_name(pipe)
     name = tuned_adapter(pipe, adapter)
     state = get_peft_model_state_dict(module, adapter_name=name)
-    config = {key: sorted(v) if isinstance(v, set) else v for key, v in module.peft_config[name].to_dict().items()}  # type: ignore[index, union-attr]
+    config = {key: sorted(v) if isinstance(v, set) else v for key, v in module.peft_config[name].to_dict().items()}
     header = {"format": "pt", METADATA_KEY: json.dumps({f"{prefix}.{k}": v for k, v in config.items()}, sort_keys=True)}
     with atomic_path(Path(folder) / WEIGHTS_NAME) as temporary:
         temporary.write_bytes(_serialised({f"{prefix}.{key}": t.contiguous() for key, t in state.items()}, header))
@@ -324,4 +325,4 @@ def unload_lora(pipe: Any, adapter: str) -> None:
         return
     for layer in tuner_layers(module, adapter):
         layer.delete_adapter(adapter)
-    del module.peft_config[adapter]  # type: ignore[index, union-attr, operator, arg-type]
+    del module.peft_config[adapter]

@@ -133,7 +133,7 @@ class Trainer:
         for parameter in parameters:
             parameter.data = parameter.data.float()
         if self.config.gradient_checkpointing:
-            denoiser(self.pipe).enable_gradient_checkpointing()  # type: ignore[operator]
+            denoiser(self.pipe).enable_gradient_checkpointing()
         self.pipe.set_progress_bar_config(disable=True)
         optimizer = torch.optim.AdamW(
             parameters, lr=self.config.lr, betas=self.config.betas, weight_decay=self.config.weight_decay
