@@ -31,7 +31,7 @@ Source = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as training.lr=1e-4 run=runs/mine."),
+    typer.Argument(metavar="KEY=VALUE", help="Overrides, such as training.lr=1e-4 run=runs/mine."),
 ]
 
 
@@ -44,7 +44,10 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 @app.command()
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe.")] = None) -> None:
-    """List the shipped recipes, or print one to start your own from: sfumato recipes emoji64-draft > mine.yaml"""
+    """List the shipped recipes, or print one to start your own from.
+
+    Example: sfumato recipes emoji64-draft > mine.yaml
+    """
     from importlib.resources import files
 
     if name is None:
@@ -112,6 +115,8 @@ def demo(
     """Tune the bundled emoji-64 until it collapses, undo it with AIG, measure everything, write the report.
 
     About 12 minutes on 2 cores. With --quick: the same seeds under base, tuned and AIG in one picture.
+
+    Example: sfumato demo --quick --out strip.png
     """
     if quick:
         _silence()
@@ -148,7 +153,7 @@ def sample(
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is float32, bfloat16 or float16, not {dtype!r}")
-    config = PipelineConfig(path=pipeline, dtype=dtype)  # type: ignore[arg-type]
+    config = PipelineConfig(path=pipeline, dtype=dtype)
     call = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
     print(draw(config, prompt, list(range(seed, seed + images)), call, out, lora, schedule, cap))
 

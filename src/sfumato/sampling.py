@@ -46,13 +46,13 @@ def draw(
         raise ValueError("the prompt is empty: say what to draw")
     if out.suffix.lower() != ".png":
         raise ValueError(f"{out} is not the name of a PNG: let it end in .png")
-    if lora and not lora.exists():
-        raise FileNotFoundError(f"there is no LoRA at {lora}")
     if cap != 1 and not blend:
         raise ValueError("--cap multiplies a schedule: give one with --schedule")
     plan = parse_schedule(blend, cap) if blend else None
     if plan and lora is None:
         raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")
+    if lora and not lora.exists():
+        raise FileNotFoundError(f"there is no LoRA at {lora}")
     from sfumato.pipelines.adapters import load_lora
     from sfumato.pipelines.guidance import annealed_guidance
     from sfumato.pipelines.load import load_pipeline
