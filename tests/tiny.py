@@ -58,11 +58,9 @@ def pipeline(family: str, *, lora: bool = False, scheduler: str | None = None) -
         lora: add a LoRA with alpha = 2 r, of which both matrices are far from 0.
         scheduler: a key of `SCHEDULERS` in place of the family's own scheduler.
     """
-    pipe = copy.deepcopy(_built(family))
+    pipe = copy.deepcopy(_built(family, lora))
     if scheduler is not None:
         pipe.scheduler = make_scheduler(scheduler)
-    if lora:
-        perturbed_lora(pipe)
     return pipe
 
 
@@ -165,7 +163,11 @@ def _identities(thing: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _built(family: str) -> Any:
+def _built(family: str, lora: bool) -> Any:
+    if lora:
+        pipe = copy.deepcopy(_built(family, False))
+        perturbed_lora(pipe)
+        return pipe
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipe = BUILDERS[family]()

@@ -11,6 +11,8 @@ from sfumato.pipelines.guidance import annealed_guidance, disable_annealed_guida
 from sfumato.pipelines.rollout import replay, rollout
 from tests import tiny
 
+CASES = [*((family, "predictions") for family in tiny.FAMILIES), ("sd", "weights"), ("flux", "weights")]
+
 
 def full_tuned(family):
     """A pipeline whose denoiser was tuned as a whole."""
@@ -22,8 +24,7 @@ def full_tuned(family):
     return pipe
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-@pytest.mark.parametrize("blend", ["predictions", "weights"])
+@pytest.mark.parametrize(("family", "blend"), CASES)
 def test_weight_0_is_the_base_and_weight_1_the_tuned_pipeline_bit_for_bit(family, blend):
     bare, pipe = tiny.pipeline(family), tiny.pipeline(family, lora=True)
     arguments = tiny.call(family)
@@ -249,7 +250,7 @@ def test_enable_and_disable_do_what_the_context_does():
     assert not torch.equal(plain, expected)
 
 
-def test_saving_while_guidance_is_on_saves_the_plain_model(tmp_path):
+def test_the_denoiser_keeps_its_class_and_the_names_of_its_weights():
     pipe = tiny.pipeline("sd")
     expected = copy.deepcopy(pipe.unet.state_dict())
     add_lora(pipe)

@@ -17,26 +17,19 @@ from tests import tiny
 def test_nothing_is_left_behind(family, fails):
     pipe = tiny.pipeline(family, lora=True)
     denoiser(pipe).requires_grad_(False)
-    arguments = tiny.call(family, count=1, generator=None)
+    arguments = tiny.call(family, count=1)
+    tiny.images(pipe, [1], **arguments)
     before = tiny.footprint(pipe)
-    with torch.random.fork_rng():
-        if fails:
-            with (
-                pytest.raises(ZeroDivisionError),
-                annealed_guidance(pipe, lambda u: 0.5 if u < 1 else 1 / 0, blend="weights"),
-            ):
-                pipe(**arguments)
-        else:
-            with annealed_guidance(pipe, "constant", w=0.5):
-                pipe(**arguments)
-    after = tiny.footprint(pipe)
-    plain_call = tiny.pipeline(family, lora=True)
-    with torch.random.fork_rng():
-        plain_call(**arguments)
-    assert after["pipe"].keys() == tiny.footprint(plain_call)["pipe"].keys()
-    assert set(after["scheduler"]) == set(tiny.footprint(plain_call)["scheduler"])
-    for part in before.keys() - {"pipe", "scheduler"}:
-        assert after[part] == before[part]
+    if fails:
+        broken = annealed_guidance(pipe, lambda u: 0.5 if u < 1 else 1 / 0, blend="weights")
+        with pytest.raises(ZeroDivisionError), broken:
+            tiny.images(pipe, [1], **arguments)
+        vars(pipe).pop("_current_timestep", None)  # FLUX's own note of where it was broken off
+        before["pipe"].pop("_current_timestep", None)
+    else:
+        with annealed_guidance(pipe, "constant", w=0.5):
+            tiny.images(pipe, [1], **arguments)
+    assert tiny.footprint(pipe) == before
 
 
 def refused(pipe, message, error=ValueError, **arguments):
