@@ -52,6 +52,7 @@ BAD_RECIPES = {
     "the same point twice": (["evaluation.points=[{kind: base}, {kind: tuned}, {kind: base}]"], "listed twice: base"),
     "no base among the points": (["evaluation.points=[{kind: tuned}, {kind: lora_scale, scale: 0.5}]"], "{kind: base}"),
     "missing features": (["evaluation.features=/nonexistent/model"], "/nonexistent/model"),
+    "a prompt that gold does not know": (["evaluation.gold=gold"], "emoji-64 does not know the prompt 'a'"),
     "a broken variant": (["variants={k: {objective.last_steps: 9}}"], "the last 9 steps"),
 }
 

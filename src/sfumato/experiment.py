@@ -133,6 +133,9 @@ class Experiment:
     def _build_instruments(self, config: EvaluationConfig) -> None:
         if config.gold:
             self.gold = build_reward(config.gold, self.device)
+        for reward in self._scored().values():
+            if hasattr(reward, "check_prompts"):
+                reward.check_prompts(config.prompts)
         if config.features == "judge":
             from sfumato.emoji64 import load_judge
 

@@ -21,6 +21,9 @@ class RewardError(RuntimeError):
 class Reward(Protocol):
     """Scores images against their prompts; higher is better.
 
+    A reward that knows only some prompts can have a method `check_prompts(prompts)` that raises ValueError for others;
+    an experiment calls it before it samples.
+
     Attributes:
         name: what reports and logs call it.
         range: smallest and largest value it can return, ±inf where there is none.

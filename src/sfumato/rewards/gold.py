@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +38,11 @@ class JudgeGold:
         from sfumato import emoji64
 
         return cls(emoji64.load_judge().to(device), emoji64.prompt_subcategories, emoji64.HOUSE_STYLE)
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise ValueError unless there is an answer to every prompt."""
+        for prompt in prompts:
+            self.answers(prompt)
 
     @torch.no_grad()
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
