@@ -64,6 +64,12 @@ def pipeline(family: str, *, lora: bool = False, scheduler: str | None = None) -
     return pipe
 
 
+@functools.cache
+def shared(family: str, *, lora: bool = False, scheduler: str | None = None) -> Any:
+    """The same pipeline at every call, for tests that leave it as it is: a copy takes longer than a sample."""
+    return pipeline(family, lora=lora, scheduler=scheduler)
+
+
 def call(family: str, count: int = 2, steps: int = 3, **arguments: Any) -> dict[str, Any]:
     """The arguments of a quick pipeline call for `count` images, without generators and output type."""
     prompts = [f"{word} {family}" for word in ("red", "a green", "blue")]

@@ -72,7 +72,7 @@ def test_a_lora_is_unloaded_without_a_trace(family, saved):
 
 
 def refused(family, path, error, message):
-    pipe = tiny.pipeline(family)
+    pipe = tiny.shared(family)
     before, modules = tiny.footprint(pipe), [type(module) for module in denoiser(pipe).modules()]
     with pytest.raises(error, match=message):
         load_lora(pipe, path)
@@ -118,7 +118,7 @@ def test_a_lora_that_does_not_say_its_alpha_is_refused_where_nobody_could_guess_
 
 @pytest.mark.parametrize("family", ["sd", "pixart"])
 def test_a_name_that_is_taken_is_refused(family, saved):
-    pipe = tiny.pipeline(family, lora=True)
+    pipe = tiny.shared(family, lora=True)
     before = tiny.footprint(pipe)
     for act in (lambda: load_lora(pipe, saved[family][0]), lambda: add_lora(pipe)):
         with pytest.raises(ValueError, match="has an adapter 'default' already"):
@@ -131,7 +131,7 @@ def test_the_file_says_its_alpha_depends_on_its_content_alone_and_can_be_read_by
     with safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()[METADATA_KEY])
     assert (header["unet.r"], header["unet.lora_alpha"]) == (2, 4.0)
-    again = save_lora(tiny.pipeline("sd", lora=True), tmp_path)
+    again = save_lora(tiny.shared("sd", lora=True), tmp_path)
     assert again.read_bytes() == path.read_bytes()
     (tmp_path / "plain").touch()
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -146,7 +146,7 @@ def test_a_failed_save_leaves_the_earlier_file(saved, tmp_path, monkeypatch):
 
     monkeypatch.setattr("sfumato.runs.flush", full)
     with pytest.raises(OSError, match="no space"):
-        save_lora(tiny.pipeline("sd", lora=True), tmp_path)
+        save_lora(tiny.shared("sd", lora=True), tmp_path)
     assert (tmp_path / WEIGHTS_NAME).read_bytes() == (saved["sd"][0] / WEIGHTS_NAME).read_bytes()
     assert [p.name for p in tmp_path.iterdir()] == [WEIGHTS_NAME]
 
@@ -204,7 +204,7 @@ def test_a_second_lora_leaves_the_first_at_work_and_frozen(family, saved):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_scale_0_is_base_and_scale_1_is_tuned(family):
-    bare, pipe = tiny.pipeline(family), tiny.pipeline(family, lora=True)
+    bare, pipe = tiny.shared(family), tiny.pipeline(family, lora=True)
     base, tuned = (tiny.images(p, [1, 2], **tiny.call(family)) for p in (bare, pipe))
     before = tiny.footprint(pipe)
     with base_weights(pipe):

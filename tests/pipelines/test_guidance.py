@@ -26,7 +26,7 @@ def full_tuned(family):
 
 @pytest.mark.parametrize(("family", "blend"), CASES)
 def test_weight_0_is_the_base_and_weight_1_the_tuned_pipeline_bit_for_bit(family, blend):
-    bare, pipe = tiny.pipeline(family), tiny.pipeline(family, lora=True)
+    bare, pipe = tiny.shared(family), tiny.pipeline(family, lora=True)
     arguments = tiny.call(family)
     base, tuned = (tiny.images(p, [1, 2], **arguments) for p in (bare, pipe))
     assert not torch.equal(base, tuned)
@@ -91,7 +91,7 @@ def test_a_second_full_checkpoint_as_the_base(family, as_module):
 
 
 def test_a_base_without_adapters_is_no_other_shape_than_a_tuned_model_with_some():
-    bare, pipe = tiny.pipeline("sd"), full_tuned("sd")
+    bare, pipe = tiny.shared("sd"), full_tuned("sd")
     add_lora(pipe, adapter="style")
     with annealed_guidance(pipe, "base", base=bare):
         assert torch.equal(tiny.images(pipe, [1], **tiny.call("sd", 1)), tiny.images(bare, [1], **tiny.call("sd", 1)))
@@ -127,7 +127,7 @@ def test_blending_weights_is_the_lora_scale_set_by_hand(family):
 
 
 def test_extrapolation():
-    bare, pipe = tiny.pipeline("sd"), tiny.pipeline("sd", lora=True)
+    bare, pipe = tiny.shared("sd"), tiny.shared("sd", lora=True)
     with annealed_guidance(pipe, "constant", w=1.5):
         result = rollout(pipe, seeds=[1], record=True, **tiny.call("sd", count=1))
     base, tuned = (replay(p, result, 0).prediction for p in (bare, pipe))
@@ -153,14 +153,14 @@ def progress(pipe, family, clock="index", **arguments):
     ],
 )
 def test_both_calls_at_one_timestep_stand_at_one_place_of_both_clocks(scheduler, steps, ranks):
-    pipe = tiny.pipeline("sd", lora=True, scheduler=scheduler)
+    pipe = tiny.shared("sd", lora=True, scheduler=scheduler)
     assert progress(pipe, "sd", steps=steps) == [rank / (steps - 1) for rank in ranks]
     assert progress(pipe, "sd", clock="nemo", steps=steps) == [rank / steps for rank in ranks]
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_clock_runs_from_0_to_1_in_every_family_and_starts_anew_with_every_call(family):
-    pipe = tiny.pipeline(family, lora=True)
+    pipe = tiny.shared(family, lora=True)
     assert progress(pipe, family, steps=3) == [0, 0.5, 1]
     assert progress(pipe, family, steps=1) == [1]
     assert progress(pipe, family, steps=1, clock="nemo") == [0]
@@ -172,12 +172,12 @@ def test_the_clock_runs_from_0_to_1_in_every_family_and_starts_anew_with_every_c
 
 
 def test_two_denoiser_calls_in_one_step_stand_at_one_place():
-    pipe = tiny.pipeline("flux", lora=True)
+    pipe = tiny.shared("flux", lora=True)
     assert progress(pipe, "flux", steps=2, true_cfg_scale=2.0, negative_prompt="") == [0, 0, 1, 1]
 
 
 def test_a_call_that_was_broken_off_does_not_shift_the_next():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
 
     def leave(*_):
         raise KeyboardInterrupt
@@ -204,25 +204,25 @@ def test_a_model_with_weight_0_is_not_run(family):
 
 
 def test_forwards_are_counted_where_the_scheduler_takes_two_a_step():
-    pipe = tiny.pipeline("sd", lora=True, scheduler="heun")
+    pipe = tiny.shared("sd", lora=True, scheduler="heun")
     assert rollout(pipe, seeds=[1], **tiny.call("sd", count=1)).forwards == 5
     with annealed_guidance(pipe, "constant", w=0.5):
         assert rollout(pipe, seeds=[1], **tiny.call("sd", count=1)).forwards == 10
 
 
 def test_the_pipelines_own_lora_scale_goes_on_working():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     arguments = tiny.call("sd", cross_attention_kwargs={"scale": 0.5})
     with annealed_guidance(pipe, "tuned"):
         guided = tiny.images(pipe, [1, 2], **arguments)
     assert torch.equal(guided, tiny.images(pipe, [1, 2], **arguments))
     with annealed_guidance(pipe, "base"):
         base = tiny.images(pipe, [1, 2], **arguments)
-    assert torch.equal(base, tiny.images(tiny.pipeline("sd"), [1, 2], **tiny.call("sd")))
+    assert torch.equal(base, tiny.images(tiny.shared("sd"), [1, 2], **tiny.call("sd")))
 
 
 def test_models_that_return_objects_are_blended_too():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     embeddings = tiny.embedded(pipe, "sd", tiny.call("sd"))["prompt_embeds"]
     with annealed_guidance(pipe, "constant", w=0.5):
         tiny.images(pipe, [1, 2], **tiny.call("sd"))
@@ -233,7 +233,7 @@ def test_models_that_return_objects_are_blended_too():
 
 
 def test_enable_and_disable_do_what_the_context_does():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     arguments = tiny.call("sd")
     before = tiny.footprint(pipe)
     plain = tiny.images(pipe, [1, 2], **arguments)

@@ -40,7 +40,7 @@ def refused(pipe, message, error=ValueError, **arguments):
 
 
 def test_adapters_that_cannot_be_switched_are_refused():
-    refused(tiny.pipeline("sd"), "carries no LoRA: load one")
+    refused(tiny.shared("sd"), "carries no LoRA: load one")
     pipe = tiny.pipeline("sd", lora=True)
     refused(pipe, "has no adapter 'x'; it has: default", adapter="x")
     tiny.perturbed_lora(pipe, "style")
@@ -55,23 +55,23 @@ def test_adapters_that_cannot_be_switched_are_refused():
 
 
 def test_wrong_schedules_and_blends_are_refused():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     refused(pipe, "unknown schedule", schedule="cubic")
     refused(pipe, "takes p", schedule="power")
     refused(pipe, "blend is 'predictions' or 'weights'", blend="both")
-    refused(pipe, "use blend='predictions'", base=tiny.pipeline("sd"), blend="weights")
+    refused(pipe, "use blend='predictions'", base=tiny.shared("sd"), blend="weights")
 
 
 def test_a_base_of_another_kind_is_refused():
-    pipe = tiny.pipeline("sd", lora=True)
-    refused(pipe, "base is a SD3Transformer2DModel, the pipeline's denoiser a UNet2D", base=tiny.pipeline("sd3"))
-    refused(pipe, "differ in shape", base=tiny.pipeline("sdxl"))
+    pipe = tiny.shared("sd", lora=True)
+    refused(pipe, "base is a SD3Transformer2DModel, the pipeline's denoiser a UNet2D", base=tiny.shared("sd3"))
+    refused(pipe, "differ in shape", base=tiny.shared("sdxl"))
     velocity = tiny.pipeline("sd")
     velocity.scheduler = diffusers.DDIMScheduler.from_config(velocity.scheduler.config, prediction_type="v_prediction")
     refused(pipe, "base predicts v_prediction, the pipeline epsilon", base=velocity)
     shorter = tiny.pipeline("sd3")
     del shorter.transformer.transformer_blocks[1]
-    refused(tiny.pipeline("sd3"), "differ in shape", base=shorter)
+    refused(tiny.shared("sd3"), "differ in shape", base=shorter)
 
 
 def test_a_denoiser_that_caches_is_refused():
@@ -84,7 +84,7 @@ def test_a_denoiser_that_caches_is_refused():
 
 
 def test_enabling_twice_is_refused_and_does_not_disturb_the_first():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     with annealed_guidance(pipe, "constant", w=0.5):
         expected = tiny.images(pipe, [1], **tiny.call("sd", count=1))
         refused(pipe, "already on", error=RuntimeError)
@@ -103,7 +103,7 @@ def test_a_scheduler_that_was_replaced_is_refused():
 
 
 def test_the_denoiser_alone_does_not_know_where_it_stands():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     with annealed_guidance(pipe, "linear"), pytest.raises(RuntimeError, match="call the pipeline"):
         pipe.unet(torch.zeros(1, 4, 8, 8), 10, torch.zeros(1, tiny.TOKENS, 8))
 

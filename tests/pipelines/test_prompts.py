@@ -25,7 +25,7 @@ def counting(pipe):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_images_stay_the_same_and_each_prompt_is_encoded_once(family):
-    pipe = tiny.pipeline(family)
+    pipe = tiny.shared(family)
     arguments = tiny.call(family, count=3)
     arguments["prompt"][2] = arguments["prompt"][0]
     expected = rollout(pipe, seeds=[1, 2, 3], **arguments).images
@@ -42,7 +42,7 @@ def test_images_stay_the_same_and_each_prompt_is_encoded_once(family):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_prompts_embedding_does_not_depend_on_its_batch(family):
-    pipe = tiny.pipeline(family)
+    pipe = tiny.shared(family)
     alone, cache = {}, PromptCache()
     for prompt in ("a", "bb", "ccc"):
         alone[prompt] = tiny.embedded(pipe, family, tiny.call(family, prompt=[prompt]))
@@ -54,7 +54,7 @@ def test_a_prompts_embedding_does_not_depend_on_its_batch(family):
 
 
 def test_fluxs_text_ids_are_not_joined():
-    pipe = tiny.pipeline("flux")
+    pipe = tiny.shared("flux")
     arguments = {"prompt_2": None, "max_sequence_length": tiny.TOKENS}
     expected = pipe.encode_prompt(prompt=["a", "b"], **arguments)[2]
     with PromptCache().on(pipe):
@@ -65,7 +65,7 @@ def test_fluxs_text_ids_are_not_joined():
 @pytest.mark.parametrize("negative", ["bad", ["bad", "worse"], None])
 @pytest.mark.parametrize("family", ["sd", "sdxl", "sd3"])
 def test_negative_prompts_are_part_of_the_memory(family, negative):
-    pipe, cache = tiny.pipeline(family), PromptCache()
+    pipe, cache = tiny.shared(family), PromptCache()
     for other in (negative, "something else"):
         arguments = tiny.call(family, negative_prompt=other)
         expected = rollout(pipe, seeds=[1, 2], **arguments).images
@@ -75,7 +75,7 @@ def test_negative_prompts_are_part_of_the_memory(family, negative):
 
 
 def test_what_else_encoding_depends_on_is_part_of_the_memory():
-    pipe, cache = tiny.pipeline("flux"), PromptCache()
+    pipe, cache = tiny.shared("flux"), PromptCache()
     for length in (tiny.TOKENS, 8):
         arguments = tiny.call("flux") | {"max_sequence_length": length}
         with cache.on(pipe):
@@ -85,7 +85,7 @@ def test_what_else_encoding_depends_on_is_part_of_the_memory():
 
 
 def test_embeddings_pass_through():
-    pipe, cache = tiny.pipeline("sd"), PromptCache()
+    pipe, cache = tiny.shared("sd"), PromptCache()
     arguments = tiny.embedded(pipe, "sd", tiny.call("sd"))
     expected = rollout(pipe, seeds=[1, 2], **arguments).images
     with cache.on(pipe):
@@ -115,7 +115,7 @@ def test_pipelines_without_encode_prompt_are_left_alone():
 
 
 def test_nothing_is_left_behind_after_an_exception():
-    pipe = tiny.pipeline("sd")
+    pipe = tiny.shared("sd")
     before = tiny.footprint(pipe)
     with pytest.raises(ZeroDivisionError), PromptCache().on(pipe):
         raise ZeroDivisionError

@@ -20,7 +20,7 @@ CASES = [
 
 
 def recorded(family, scheduler, last_steps=0, steps=4):
-    pipe = tiny.pipeline(family, lora=True, scheduler=scheduler)
+    pipe = tiny.shared(family, lora=True, scheduler=scheduler)
     arguments = tiny.call(family, steps=steps)
     if family in ("sd", "sdxl", "pixart"):
         arguments |= tiny.SCHEDULERS[scheduler][2]
@@ -78,7 +78,7 @@ def test_replay_fails_where_the_noise_is_not_put_back(scheduler):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_steps_replay_in_any_order_after_other_calls(family):
-    pipe = tiny.pipeline(family, lora=True)
+    pipe = tiny.shared(family, lora=True)
     result = rollout(pipe, seeds=[7, 8], record=True, **tiny.call(family, steps=3))
     rollout(pipe, seeds=[1], **tiny.call(family, count=1, steps=5))
     for index in (2, 0, -2, 2):
@@ -87,7 +87,7 @@ def test_steps_replay_in_any_order_after_other_calls(family):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_replayed_step_carries_the_gradient_of_that_step_alone(family):
-    pipe = tiny.pipeline(family, lora=True)
+    pipe = tiny.shared(family, lora=True)
     result = rollout(pipe, seeds=[7, 8], record=True, last_steps=1, **tiny.call(family, steps=3))
     parameters = [p for p in denoiser(pipe).parameters() if p.requires_grad]
     weight = torch.randn(result.steps[-1].prediction.shape)
@@ -103,7 +103,7 @@ def test_a_replayed_step_carries_the_gradient_of_that_step_alone(family):
 
 
 def test_the_recorded_prediction_is_the_one_after_classifier_free_guidance():
-    pipe = tiny.pipeline("sd", lora=True)
+    pipe = tiny.shared("sd", lora=True)
     arguments = tiny.call("sd", steps=2, guidance_scale=3.0)
     step = rollout(pipe, seeds=[7, 8], record=True, **arguments).steps[1]
     embedded = tiny.embedded(pipe, "sd", arguments)
@@ -117,7 +117,7 @@ def test_the_recorded_prediction_is_the_one_after_classifier_free_guidance():
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_replay_under_base_weights_gives_the_base_models_prediction_there(family):
-    pipe, bare = tiny.pipeline(family, lora=True), tiny.pipeline(family)
+    pipe, bare = tiny.shared(family, lora=True), tiny.shared(family)
     arguments = tiny.call(family, steps=3)
     result = rollout(pipe, seeds=[7, 8], record=True, **arguments)
     with base_weights(pipe):
@@ -131,7 +131,7 @@ def test_replay_under_base_weights_gives_the_base_models_prediction_there(family
 @pytest.mark.parametrize(("family", "scheduler"), [("sd", "ddim"), ("sd", "heun"), ("sd", "pndm"), ("flux", "flow")])
 @pytest.mark.parametrize("on_while_recording", [True, False])
 def test_guidances_clock_follows_the_replayed_step(family, scheduler, on_while_recording):
-    pipe, bare = tiny.pipeline(family, lora=True, scheduler=scheduler), tiny.pipeline(family, scheduler=scheduler)
+    pipe, bare = tiny.shared(family, lora=True, scheduler=scheduler), tiny.shared(family, scheduler=scheduler)
     arguments = tiny.call(family, steps=3)
     if not on_while_recording:
         result = rollout(pipe, seeds=[7, 8], record=True, **arguments)
@@ -170,6 +170,6 @@ def test_an_exception_in_a_replay_leaves_nothing_behind():
 
 
 def test_a_rollout_without_recording_cannot_be_replayed():
-    pipe = tiny.pipeline("sd")
+    pipe = tiny.shared("sd")
     with pytest.raises(ValueError, match="record=True"):
         replay(pipe, rollout(pipe, seeds=[1], **tiny.call("sd", count=1)), 0)

@@ -9,7 +9,7 @@ from tests import tiny
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_images_equal_the_pipelines_own_bit_for_bit(family):
-    pipe = tiny.pipeline(family, lora=True)
+    pipe = tiny.shared(family, lora=True)
     arguments = tiny.call(family)
     expected = tiny.images(pipe, [7, 8], **arguments)
     assert torch.equal(rollout(pipe, seeds=[7, 8], **arguments).images, expected)
@@ -21,7 +21,7 @@ def test_images_equal_the_pipelines_own_bit_for_bit(family):
 
 @pytest.mark.parametrize("scheduler", [s for s in tiny.SCHEDULERS if not s.startswith("flow")])
 def test_images_equal_with_every_scheduler(scheduler):
-    pipe = tiny.pipeline("sd", scheduler=scheduler)
+    pipe = tiny.shared("sd", scheduler=scheduler)
     arguments = tiny.call("sd", **tiny.SCHEDULERS[scheduler][2])
     expected = tiny.images(pipe, [7, 8], **arguments)
     assert torch.equal(rollout(pipe, seeds=[7, 8], last_steps=1, **arguments).images, expected)
@@ -29,7 +29,7 @@ def test_images_equal_with_every_scheduler(scheduler):
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_embeddings_do_as_well_as_prompts(family):
-    pipe = tiny.pipeline(family)
+    pipe = tiny.shared(family)
     arguments = tiny.call(family)
     expected = rollout(pipe, seeds=[7, 8], **arguments).images
     embedded = tiny.embedded(pipe, family, arguments)
@@ -44,7 +44,7 @@ def test_embeddings_do_as_well_as_prompts(family):
     [("sd", "ddim-eta-1"), ("sdxl", "euler-ancestral"), ("sd3", "flow-stochastic"), ("flux", "flow-stochastic")],
 )
 def test_an_image_depends_on_prompt_and_seed_alone(family, scheduler):
-    pipe = tiny.pipeline(family, scheduler=scheduler)
+    pipe = tiny.shared(family, scheduler=scheduler)
     arguments = tiny.call(family, count=3, **tiny.SCHEDULERS[scheduler][2])
     together = rollout(pipe, seeds=[1, 2, 3], record=True, **arguments)
     torch.manual_seed(5)
@@ -61,7 +61,7 @@ def test_an_image_depends_on_prompt_and_seed_alone(family, scheduler):
 @pytest.mark.parametrize("family", ["sd3", "flux"])
 def test_the_noise_of_stochastic_steps_is_the_images_own(family):
     """These pipelines give their scheduler no generator, so the global one would decide."""
-    pipe = tiny.pipeline(family, scheduler="flow-stochastic")
+    pipe = tiny.shared(family, scheduler="flow-stochastic")
     arguments = tiny.call(family, count=2)
     same = rollout(pipe, seeds=[4, 4], **{**arguments, "prompt": "one"}).images
     assert torch.equal(same[0], same[1])
@@ -82,7 +82,7 @@ def test_gradient_starts_at_the_step_asked_for():
 
 
 def test_a_rollout_says_what_it_did():
-    pipe = tiny.pipeline("sd")
+    pipe = tiny.shared("sd")
     result = rollout(pipe, seeds=[3, 4], prompt="cat", num_inference_steps=2)
     assert result.seeds == [3, 4]
     assert result.arguments == {"prompt": ["cat", "cat"], "num_inference_steps": 2}
