@@ -28,9 +28,12 @@ def recorded(family, scheduler, last_steps=0, steps=4):
 
 
 def mismatches(pipe, result, grad=False):
-    """The steps whose replay differs from the recording in any bit."""
+    """The steps whose replay differs from the recording in any bit.
+
+    From the last to the first, lest one replay build up the history that the next one needs.
+    """
     found = []
-    for step in result.steps:
+    for step in reversed(result.steps):
         again = replay(pipe, result, step.index, grad=grad)
         same = [
             torch.equal(getattr(again, name), getattr(step, name)) for name in ("sample", "prediction", "next_sample")
