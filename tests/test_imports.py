@@ -1,6 +1,7 @@
 """Who may import whom, read from the source; and what stays light to import."""
 
 import ast
+import functools
 import importlib.util
 import subprocess
 import sys
@@ -32,8 +33,10 @@ def layer(part):
     return next((level for level, parts in enumerate(LAYERS) if part in parts), len(LAYERS))
 
 
+@functools.cache
 def imports():
     """(file, part of sfumato it belongs to, full name of a module it imports), wherever in the file the import is."""
+    found = []
     for path in sorted(ROOT.rglob("*.py")):
         part = path.relative_to(ROOT).parts[0].removesuffix(".py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -44,7 +47,8 @@ def imports():
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             else:
                 continue
-            yield from ((str(path.relative_to(ROOT)), part, name) for name in names)
+            found += [(str(path.relative_to(ROOT)), part, name) for name in names]
+    return found
 
 
 def inner_imports():

@@ -71,8 +71,7 @@ def test_two_steps_written_out_by_hand():
     assert torch.allclose(steps[-1].next_sample, x, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("as_module", [False, True])
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize(("family", "as_module"), [*((family, False) for family in tiny.FAMILIES), ("sd", True)])
 def test_a_second_full_checkpoint_as_the_base(family, as_module):
     bare, pipe = tiny.pipeline(family), full_tuned(family)
     base = denoiser(bare) if as_module else bare
@@ -97,7 +96,7 @@ def test_a_base_without_adapters_is_no_other_shape_than_a_tuned_model_with_some(
         assert torch.equal(tiny.images(pipe, [1], **tiny.call("sd", 1)), tiny.images(bare, [1], **tiny.call("sd", 1)))
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", ["sd", "flux", "pixart"])
 def test_another_adapter_stays_on_in_base_and_tuned_alike(family):
     styled, pipe = tiny.pipeline(family), tiny.pipeline(family)
     tiny.perturbed_lora(styled, "style")

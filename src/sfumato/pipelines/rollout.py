@@ -98,56 +98,76 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
     arguments = _per_image(arguments, len(seeds))
     _check_gradient(pipe, last_steps)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    scheduler = pipe.scheduler
-    set_timesteps, step = scheduler.set_timesteps, scheduler.step
-    steps: list[Step] = []
-    total = taken = forwards = 0
-
-    def count_forward(*_: Any) -> None:
-        nonlocal forwards
-        forwards += 1
-
-    def enable_gradient_in_time() -> None:
-        if last_steps and taken == total - last_steps:
-            torch.set_grad_enabled(True)
-
-    @functools.wraps(set_timesteps)
-    def set_and_check(*args: Any, **kwargs: Any) -> Any:
-        nonlocal total
-        result = set_timesteps(*args, **kwargs)
-        total = len(scheduler.timesteps)
-        if last_steps > total:
-            raise ValueError(
-                f"gradient was asked for the last {last_steps} steps, but {type(scheduler).__name__} takes only "
-                f"{total} here: lower last_steps or raise num_inference_steps"
-            )
-        enable_gradient_in_time()
-        return result
-
-    @functools.wraps(step)
-    def seeded_step(*args: Any, **kwargs: Any) -> Any:
-        nonlocal taken
-        kwargs = _with_generators(step, kwargs, generators)
-        if record:
-            result, done = _recorded(scheduler, step, args, kwargs, generators, taken)
-            steps.append(done)
-        else:
-            result = step(*args, **kwargs)
-        taken += 1
-        enable_gradient_in_time()
-        return result
-
+    watch = _Watch(pipe.scheduler, generators, last_steps, record)
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(False))
-        stack.enter_context(patched(scheduler, "set_timesteps", set_and_check))
-        stack.enter_context(patched(scheduler, "step", seeded_step))
+        stack.enter_context(watch.running())
         stack.enter_context(_without_gradient_killers(pipe))
-        stack.callback(denoiser(pipe).register_forward_pre_hook(count_forward).remove)
+        stack.callback(denoiser(pipe).register_forward_pre_hook(watch.count_forward).remove)
         images = undecorated(pipe)(**arguments, generator=generators, output_type="pt").images
-    if last_steps and taken != total:
-        raise ValueError(f"{type(pipe).__name__} ran {taken} of {total} steps: gradient needs a text-to-image call")
+    if last_steps and watch.taken != watch.total:
+        raise ValueError(
+            f"{type(pipe).__name__} ran {watch.taken} of {watch.total} steps: gradient needs a text-to-image call"
+        )
     guidance = getattr(pipe, "_sfumato_guidance", None)
-    return Rollout(images, seeds, arguments, guidance.passes if guidance else forwards, steps)
+    return Rollout(images, seeds, arguments, guidance.passes if guidance else watch.forwards, watch.steps)
+
+
+class _Watch:
+    """Stands beside the scheduler during a rollout: passes the images' generators, counts, records, enables gradient.
+
+    Attributes:
+        total: the number of scheduler steps to take.
+        taken: those taken so far.
+        forwards: calls of the denoiser.
+        steps: the recorded steps.
+    """
+
+    def __init__(self, scheduler: Any, generators: list[torch.Generator], last_steps: int, record: bool):
+        self.scheduler = scheduler
+        self.generators = generators
+        self.last_steps = last_steps
+        self.record = record
+        self.total = self.taken = self.forwards = 0
+        self.steps: list[Step] = []
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        set_timesteps, step = self.scheduler.set_timesteps, self.scheduler.step
+
+        @functools.wraps(set_timesteps)
+        def set_and_check(*args: Any, **kwargs: Any) -> Any:
+            result = set_timesteps(*args, **kwargs)
+            self.total = len(self.scheduler.timesteps)
+            if self.last_steps > self.total:
+                raise ValueError(
+                    f"gradient was asked for the last {self.last_steps} steps, but {type(self.scheduler).__name__} "
+                    f"takes only {self.total} here: lower last_steps or raise num_inference_steps"
+                )
+            self._enable_gradient_in_time()
+            return result
+
+        @functools.wraps(step)
+        def seeded_step(*args: Any, **kwargs: Any) -> Any:
+            kwargs = _with_generators(step, kwargs, self.generators)
+            if self.record:
+                result, done = _recorded(self.scheduler, step, args, kwargs, self.generators, self.taken)
+                self.steps.append(done)
+            else:
+                result = step(*args, **kwargs)
+            self.taken += 1
+            self._enable_gradient_in_time()
+            return result
+
+        with patched(self.scheduler, "set_timesteps", set_and_check), patched(self.scheduler, "step", seeded_step):
+            yield
+
+    def _enable_gradient_in_time(self) -> None:
+        if self.last_steps and self.taken == self.total - self.last_steps:
+            torch.set_grad_enabled(True)
+
+    def count_forward(self, *_: Any) -> None:
+        self.forwards += 1
 
 
 def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> Step:
