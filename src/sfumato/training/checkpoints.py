@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME, save_lora
-from sfumato.runs import flush, read_json, read_jsonl, write_json, write_jsonl
+from sfumato.runs import atomic_path, flush, read_json, read_jsonl, write_json, write_jsonl
 
 STATE, INFO = "trainer.safetensors", "trainer.json"
 KEPT_STATES = 2
@@ -96,10 +96,9 @@ def save_checkpoint(
         with explained_failure(path):
             temporary.mkdir(parents=True)
             save_lora(pipe, temporary, adapter)
-            save_file({key: t.contiguous() for key, t in tensors.items()}, temporary / STATE)
+            with atomic_path(temporary / STATE) as file:
+                save_file({key: t.contiguous() for key, t in tensors.items()}, file)
             write_json(temporary / INFO, {"update": update, "fingerprint": fingerprint})
-            for item in (temporary / STATE, temporary):
-                flush(item)
             os.replace(temporary, path)
             flush(folder)
     finally:
