@@ -54,6 +54,7 @@ def make_scheduler() -> DDIMScheduler:
         set_alpha_to_one=True,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
+        steps_offset=1,  # without effect on trailing timesteps; the pipeline warns of 0
     )
 
 
