@@ -2,7 +2,6 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-export OMP_WAIT_POLICY ?= passive
 
 .PHONY: help setup demo test lint types torture emoji wheel clean
 
@@ -21,7 +20,7 @@ demo: setup  ## tune emoji-64 until it collapses, undo it, measure everything, w
 	$(BIN)/sfumato demo
 
 test: setup  ## the test suite
-	$(BIN)/python -m pytest -m 'not torture'
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m 'not torture'
 
 torture: setup  ## kill, fuzz and load campaigns
 	$(BIN)/python -m pytest -m torture --timeout 3600
