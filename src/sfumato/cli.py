@@ -114,7 +114,7 @@ def demo(
 ) -> None:
     """Tune the bundled emoji-64 until it collapses, undo it with AIG, measure everything, write the report.
 
-    About 12 minutes on 2 cores. With --quick: the same seeds under base, tuned and AIG in one picture.
+    About 11 minutes on 2 cores. With --quick: the same seeds under base, tuned and AIG in one picture.
 
     Example: sfumato demo --quick --out strip.png
     """
