@@ -38,6 +38,17 @@ def test_scores_come_back_in_full_precision(dtype, count):
     assert scores.dtype == torch.float32 and torch.equal(scores, torch.full((count,), 0.5))
 
 
+def test_rewards_see_half_precision_images_in_full():
+    """As a pipeline in bfloat16 gives them: 255 levels of colour do not fit into its 8 bits."""
+    seen = []
+    reward = as_reward(lambda images, prompts: seen.append(images.dtype) or brightness(images, prompts), "seer")
+    images = torch.rand(1, 3, 64, 64, dtype=torch.bfloat16, requires_grad=True)
+    score(reward, images, ["x"]).sum().backward()
+    assert images.grad is not None and images.grad.dtype == torch.bfloat16
+    score(reward, images.double(), ["x"])
+    assert seen == [torch.float32, torch.float64]
+
+
 @pytest.mark.parametrize(
     ("images", "prompts", "message"),
     [

@@ -26,3 +26,9 @@ def test_gold_is_never_differentiable(judge):
     images = torch.rand(1, 3, 64, 64, requires_grad=True)
     gold = JudgeGold(judge, ANSWERS.__getitem__, "fluent")
     assert not gold.differentiable and not score(gold, images, ["food"]).requires_grad
+
+
+def test_gold_judges_the_images_of_a_pipeline_in_half_precision(judge):
+    images = torch.rand(1, 3, 64, 64).bfloat16()
+    gold = JudgeGold(judge, ANSWERS.__getitem__, "fluent")
+    torch.testing.assert_close(score(gold, images, ["food"]), score(gold, images.float(), ["food"]))

@@ -81,7 +81,7 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
 
     Args:
         reward: the reward.
-        images: floats (B,3,H,W) in [0, 1].
+        images: floats (B,3,H,W) in [0, 1]; the reward sees half precision as float32.
         prompts: B texts.
 
     Returns:
@@ -95,7 +95,7 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
     if isinstance(prompts, str) or len(prompts) != len(images):
         given = "one string" if isinstance(prompts, str) else f"{len(prompts)} prompts"
         raise ValueError(f"{given} for {len(images)} images: give a list with one prompt per image")
-    scores = reward(images, prompts)
+    scores = reward(images if images.dtype == torch.float64 else images.float(), prompts)
     if not isinstance(scores, torch.Tensor) or scores.shape != (len(images),):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise RewardError(f"reward {reward.name!r} returned {found} where a tensor ({len(images)},) is needed")
