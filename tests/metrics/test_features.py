@@ -90,6 +90,18 @@ def test_other_missing_weights_are_refused(tmp_path: Path) -> None:
         VisionFeatures(folder)
 
 
+def test_pickled_or_damaged_weights_are_refused(tmp_path: Path) -> None:
+    model = ViTModel(ViTConfig(**VIT))
+    weights = save(model, tmp_path) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"the weights of .* are damaged"):
+        VisionFeatures(tmp_path)
+    weights.unlink()
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        VisionFeatures(tmp_path)
+
+
 def test_the_fingerprint_is_of_weights_and_preprocessing(tmp_path: Path) -> None:
     model = clip()
     here, there = (VisionFeatures(save(model, tmp_path / name)).fingerprint for name in ("here", "there"))

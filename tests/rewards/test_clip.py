@@ -1,5 +1,6 @@
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPTokenizer
 
 from sfumato.preprocess import Preprocess
@@ -78,4 +79,13 @@ def test_pickled_or_damaged_weights_are_refused(tmp_path):
     torch.save(CLIPModel.from_pretrained(save_tiny_clip(tmp_path / "other")).state_dict(), folder / "pytorch_model.bin")
     weights.unlink()
     with pytest.raises(OSError, match=r"model\.safetensors"):
+        CLIPBackbone(folder)
+
+
+def test_a_clip_that_would_be_partly_random_is_refused(tmp_path):
+    folder = save_tiny_clip(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    del weights["text_projection.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks text_projection\.weight and would be partly random"):
         CLIPBackbone(folder)

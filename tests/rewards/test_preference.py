@@ -78,6 +78,14 @@ def test_a_head_refuses_another_clip_than_its_own(tmp_path):
         PreferenceReward(tmp_path / "reward")
 
 
+def test_a_damaged_head_is_named(tiny_clip, tmp_path):
+    with_random_head(tiny_clip).save(tmp_path, with_backbone=False)
+    head = tmp_path / "head.safetensors"
+    head.write_bytes(head.read_bytes()[:-4])
+    with pytest.raises(ValueError, match=r"head\.safetensors is damaged"):
+        PreferenceReward(tmp_path)
+
+
 def test_a_hub_id_is_kept_as_it_is(tiny_clip, tmp_path):
     reward = with_random_head(tiny_clip)
     reward.backbone.source, reward.backbone.processor = "someone/clip", "someone/processor"

@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
-from tqdm.auto import tqdm
 
 from sfumato.judge import Judge
 from sfumato.preprocess import Preprocess
@@ -62,14 +61,20 @@ class VisionFeatures:
         device: where to run.
 
     Raises:
-        ValueError: the checkpoint lacks weights, so that features would be partly random.
+        OSError: there is no such model, or it has no safetensors weights.
+        ValueError: the checkpoint lacks weights, so that features would be partly random, or is damaged.
     """
 
     def __init__(self, model: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoModel
 
         self.preprocess = Preprocess.from_pretrained(str(model))
-        loaded, report = AutoModel.from_pretrained(str(model), output_loading_info=True, dtype=torch.float32)
+        try:
+            loaded, report = AutoModel.from_pretrained(
+                str(model), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
+        except SafetensorError as error:
+            raise ValueError(f"the weights of {model} are damaged ({error}): copy or download them again") from error
         missing = set(report["missing_keys"])
         if missing and all(".pooler." in f".{key}" for key in missing):
             loaded.pooler = None
@@ -131,7 +136,6 @@ def extract(
     images: Iterable[torch.Tensor],
     batch_size: int = 32,
     cache: FeatureCache | None = None,
-    progress: bool = False,
 ) -> torch.Tensor:
     """Features of many images, read one batch at a time.
 
@@ -140,7 +144,6 @@ def extract(
         images: images (3,H,W) in [0, 1], all of one size; a tensor (N,3,H,W) will do.
         batch_size: images per call of the extractor.
         cache: look up known images and store new ones here.
-        progress: show a progress bar.
 
     Returns:
         (N, D), float32, on the CPU, in the order of the images.
@@ -150,7 +153,7 @@ def extract(
     """
     known = cache.read(extractor.fingerprint) if cache else {}
     rows: list[torch.Tensor] = []
-    for batch in tqdm(_batches(images, batch_size), desc="features", disable=not progress):
+    for batch in _batches(images, batch_size):
         keys = [image_hash(image) for image in batch]
         new = {key: image for key, image in zip(keys, batch, strict=True) if key not in known}
         if new:

@@ -23,7 +23,7 @@ class CLIPBackbone:
 
     Raises:
         OSError: there is no such model, or it has no safetensors weights.
-        ValueError: the weights are damaged.
+        ValueError: the weights are damaged, or some are missing, so that embeddings would be partly random.
     """
 
     def __init__(
@@ -38,9 +38,16 @@ class CLIPBackbone:
 
         self.source, self.processor = str(model), str(processor) if processor else None
         try:
-            clip = CLIPModel.from_pretrained(self.source, dtype=dtype or torch.float32, use_safetensors=True)
+            clip, report = CLIPModel.from_pretrained(
+                self.source, dtype=dtype or torch.float32, use_safetensors=True, output_loading_info=True
+            )
         except SafetensorError as error:
             raise ValueError(f"the weights of {model} are damaged ({error}): copy or download them again") from error
+        if report["missing_keys"]:
+            raise ValueError(
+                f"{model} is not a whole CLIPModel: it lacks {min(report['missing_keys'])}"
+                " and would be partly random. Give a model with image and text tower and both projections"
+            )
         self.model = clip.eval().requires_grad_(False).to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(self.processor or self.source)
         self.preprocess = Preprocess.from_pretrained(self.processor or self.source)

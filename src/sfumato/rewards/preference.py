@@ -153,9 +153,13 @@ def _fingerprint(backbone: CLIPBackbone) -> torch.Tensor:
 
 
 def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceHead:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    weights = load_file(folder / HEAD_FILE)
+    try:
+        weights = load_file(folder / HEAD_FILE)
+    except SafetensorError as error:
+        raise ValueError(f"{folder / HEAD_FILE} is damaged ({error}): copy it or learn the reward again") from error
     known, found = weights.pop(FINGERPRINT), _fingerprint(backbone).cpu()
     if known.shape != found.shape or not torch.allclose(known, found, rtol=1e-2, atol=1e-4):
         raise ValueError(
