@@ -95,6 +95,15 @@ def tuned_adapter(pipe: Any, adapter: str | None = None) -> str:
     return name
 
 
+def tuned_adapters(pipe: Any, adapters: str | Sequence[str] | None) -> list[str]:
+    """The adapters that count as tuned: one, as in `tuned_adapter`, or all of a list."""
+    if adapters is None or isinstance(adapters, str):
+        return [tuned_adapter(pipe, adapters)]
+    if not adapters:
+        raise ValueError("adapter={} names no adapter")
+    return [tuned_adapter(pipe, name) for name in adapters]
+
+
 class AdapterSwitch:
     """Turns one adapter of a module off and on without touching the others or any `requires_grad`.
 
@@ -171,14 +180,14 @@ def add_lora(
 
     module = denoiser(pipe)
     present = present_targets(pipe, targets)
-    _check_free(pipe, adapter)
+    check_free(pipe, adapter)
     old = {id(parameter) for parameter in module.parameters()}
     for component in pipe.components.values():
         if isinstance(component, nn.Module):
             component.requires_grad_(False)
     scale: Any = alpha or rank  # peft's annotation says int, its arithmetic takes any number
     config = LoraConfig(r=rank, lora_alpha=scale, target_modules=present, init_lora_weights="gaussian")
-    with _beside_others(module, adapter):
+    with beside_others(module, adapter):
         torch.manual_seed(seed)
         if hasattr(module, "add_adapter"):
             module.add_adapter(config, adapter)
@@ -190,7 +199,7 @@ def add_lora(
 
 
 @contextmanager
-def _beside_others(module: nn.Module, adapter: str) -> Iterator[None]:
+def beside_others(module: nn.Module, adapter: str) -> Iterator[None]:
     """Let peft add an adapter, which it would make the only active one, with weights from the global random state."""
     active = {layer: list(layer.active_adapters) for layer in _all_tuner_layers(module)}
     with torch.random.fork_rng(devices=[]):
@@ -199,7 +208,8 @@ def _beside_others(module: nn.Module, adapter: str) -> Iterator[None]:
         layer._active_adapter = [*active.get(layer, []), adapter]
 
 
-def _check_free(pipe: Any, adapter: str) -> None:
+def check_free(pipe: Any, adapter: str) -> None:
+    """Raise ValueError if the denoiser has an adapter of that name."""
     if adapter in adapter_names(denoiser(pipe)):
         raise ValueError(
             f"the {denoiser_name(pipe)} has an adapter {adapter!r} already: give the new one another name with adapter="
@@ -228,18 +238,29 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path:
     """Write the adapter as `pytorch_lora_weights.safetensors`, with its configuration in the header.
 
-    Without that header alpha ≠ r would be lost. `pipe.load_lora_weights(folder)` reads it back exactly.
+    Without that header alpha ≠ r would be lost. `pipe.load_lora_weights(folder)` reads it back exactly. If text encoders
+    carry the adapter too, their part goes into the same file.
     """
     from peft import get_peft_model_state_dict
 
-    module, prefix = denoiser(pipe), denoiser_name(pipe)
     name = tuned_adapter(pipe, adapter)
-    state = get_peft_model_state_dict(module, adapter_name=name)
-    config = {key: sorted(v) if isinstance(v, set) else v for key, v in module.peft_config[name].to_dict().items()}
-    header = {"format": "pt", METADATA_KEY: json.dumps({f"{prefix}.{k}": v for k, v in config.items()}, sort_keys=True)}
+    tensors: dict[str, torch.Tensor] = {}
+    about: dict[str, Any] = {}
+    for prefix, part in lora_parts(pipe, name).items():
+        config = {key: sorted(v) if isinstance(v, set) else v for key, v in part.peft_config[name].to_dict().items()}
+        about |= {f"{prefix}.{key}": value for key, value in config.items()}
+        state = get_peft_model_state_dict(part, adapter_name=name)
+        tensors |= {f"{prefix}.{key}": tensor.contiguous() for key, tensor in state.items()}
+    header = {"format": "pt", METADATA_KEY: json.dumps(about, sort_keys=True)}
     with atomic_path(Path(folder) / WEIGHTS_NAME) as temporary:
-        temporary.write_bytes(_serialised({f"{prefix}.{key}": t.contiguous() for key, t in state.items()}, header))
+        temporary.write_bytes(_serialised(tensors, header))
     return Path(folder) / WEIGHTS_NAME
+
+
+def lora_parts(pipe: Any, adapter: str) -> dict[str, Any]:
+    """The parts of the pipeline that carry the adapter, by their names: the denoiser, and maybe text encoders."""
+    parts = {**pipe.components, denoiser_name(pipe): denoiser(pipe)}
+    return {name: part for name, part in parts.items() if adapter in getattr(part, "peft_config", {})}
 
 
 def _serialised(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> bytes:
@@ -265,29 +286,39 @@ def load_lora(pipe: Any, path: str | Path, adapter: str = "default") -> str:
     if not path.exists():
         raise FileNotFoundError(f"there is no LoRA at {path}")
     check_lora(pipe, path)
-    _check_free(pipe, adapter)
-    with _beside_others(denoiser(pipe), adapter):
-        if hasattr(pipe, "load_lora_weights"):
-            pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=adapter)
-        else:
-            _inject_lora(pipe, path, adapter)
+    check_free(pipe, adapter)
+    if not hasattr(pipe, "load_lora_weights"):
+        _load_into_denoiser(pipe, path, adapter)
+        return adapter
+    with beside_others(denoiser(pipe), adapter):
+        pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=adapter)
     return adapter
+
+
+def read_shapes(path: Path) -> dict[str, list[int]]:
+    """The shape of every tensor in a safetensors file; raises ValueError if it is none."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): copy or train it again") from error
 
 
 def check_lora(pipe: Any, path: Path) -> None:
     """Raise ValueError unless every matrix in a LoRA file fits a layer of the pipeline's denoiser."""
     prefix = f"{denoiser_name(pipe)}."
-    try:
-        with safe_open(path, framework="pt") as file:
-            shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a safetensors file ({error}): copy or train it again") from error
+    shapes = read_shapes(path)
     ours = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     if not ours:
         found = ", ".join(sorted({key.split(".")[0] for key in shapes})) or "nothing"
         raise ValueError(f"{path} has no weights for the {prefix[:-1]} of this {type(pipe).__name__}; it has: {found}")
+    check_shapes(pipe, ours, path)
+
+
+def check_shapes(pipe: Any, shapes: dict[str, list[int]], path: Path) -> None:
+    """Raise ValueError unless LoRA matrices with these names and shapes fit the layers of the pipeline's denoiser."""
     layers = dict(denoiser(pipe).named_modules())
-    for key, shape in ours.items():
+    for key, shape in shapes.items():
         name, _, matrix = key.rpartition(".lora_")
         if matrix not in ("A.weight", "B.weight"):
             continue
@@ -302,9 +333,9 @@ def check_lora(pipe: Any, path: Path) -> None:
             )
 
 
-def _inject_lora(pipe: Any, path: Path, adapter: str) -> None:
+def _load_into_denoiser(pipe: Any, path: Path, adapter: str) -> None:
     """`load_lora_weights` for pipelines that do not have it (PixArt)."""
-    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+    from peft import LoraConfig
 
     prefix = f"{denoiser_name(pipe)}."
     with safe_open(path, framework="pt") as file:
@@ -312,9 +343,20 @@ def _inject_lora(pipe: Any, path: Path, adapter: str) -> None:
     if not header:
         raise ValueError(f"{path} does not say how its LoRA was made (no {METADATA_KEY} in its header)")
     config = LoraConfig(**{key.removeprefix(prefix): value for key, value in header.items()})
-    inject_adapter_in_model(config, denoiser(pipe), adapter)
     state = {key.removeprefix(prefix): tensor for key, tensor in load_file(path).items()}
-    set_peft_model_state_dict(denoiser(pipe), state, adapter_name=adapter)
+    inject_lora(pipe, config, state, adapter)
+
+
+def inject_lora(pipe: Any, config: Any, state: dict[str, torch.Tensor], adapter: str) -> None:
+    """Add a LoRA with peft's configuration and weights to the denoiser; adapters that are active stay active."""
+    from peft import inject_adapter_in_model, set_peft_model_state_dict
+
+    module = denoiser(pipe)
+    with beside_others(module, adapter):
+        inject_adapter_in_model(config, module, adapter)
+    set_peft_model_state_dict(module, state, adapter_name=adapter)
+    if hasattr(module, "_hf_peft_config_loaded"):
+        module._hf_peft_config_loaded = True  # without it diffusers' set_adapters refuses to work
 
 
 def unload_lora(pipe: Any, adapter: str) -> None:
