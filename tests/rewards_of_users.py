@@ -17,3 +17,17 @@ def brittle(images, prompts):
     _calls = _calls + 1 if broken_from else 0
     scores = images.mean(dim=(1, 2, 3))
     return scores * torch.nan if broken_from and _calls >= broken_from[0] else scores
+
+
+class OnlyFor:
+    """A reward that knows a few prompts."""
+
+    name, range, differentiable = "only", (0.0, 1.0), True
+
+    def check_prompts(self, prompts):
+        for prompt in prompts:
+            if prompt not in "abcd":
+                raise ValueError(f"no word on {prompt!r}")
+
+    def __call__(self, images, prompts):
+        return images.mean((1, 2, 3))

@@ -53,6 +53,10 @@ BAD_RECIPES = {
     "no base among the points": (["evaluation.points=[{kind: tuned}, {kind: lora_scale, scale: 0.5}]"], "{kind: base}"),
     "missing features": (["evaluation.features=/nonexistent/model"], "/nonexistent/model"),
     "a prompt that gold does not know": (["evaluation.gold=gold"], "emoji-64 does not know the prompt 'a'"),
+    "a training prompt that the reward does not know": (
+        ["reward=tests.rewards_of_users:OnlyFor", "prompts=[a, z]", "evaluation=null"],
+        "no word on 'z'",
+    ),
     "a broken variant": (["variants={k: {objective.last_steps: 9}}"], "the last 9 steps"),
 }
 
@@ -77,6 +81,19 @@ def test_a_run_of_another_recipe_is_refused_and_kept(run, refused):
     error = refused("run", run.path, "training.lr=0.5", "training.steps=9")
     assert "holds a run of another recipe (different: training.lr, training.steps). Choose a new folder" in error
     assert state(run.path) == before
+
+
+def test_an_evaluation_that_has_begun_cannot_be_replaced(run, refused):
+    """Taken away first and put back with other settings, its images would keep the scores of the old ones."""
+    assert "(different: evaluation)" in refused("train", run.path, "evaluation=null")
+
+
+def test_steps_on_which_the_learning_rate_depends_cannot_change(world, tmp_path, refused, sfumato):
+    training = {**RECIPE["training"], "lr_schedule": "linear", "monitor_every": None}
+    recipe = write_recipe(tmp_path / "recipe.yaml", world, training=training, evaluation=None)
+    assert sfumato("train", recipe, f"run={tmp_path / 'run'}").code == 0
+    assert "(different: training.steps)" in refused("train", tmp_path / "run", "training.steps=6")
+    assert sfumato("train", tmp_path / "run").code == 0
 
 
 def test_evaluating_before_training_says_so(world, tmp_path, refused):

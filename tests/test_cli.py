@@ -57,6 +57,14 @@ def test_more_updates_continue_a_run_without_evaluation(run, sfumato):
     assert run.recipe["training"]["steps"] == 6
 
 
+def test_a_training_that_shall_go_on_is_not_evaluated_before_it_has(run, sfumato):
+    shutil.rmtree(run.evaluation)
+    outcome = sfumato("evaluate", run.path, "training.steps=6")
+    assert outcome.code == 1
+    assert f"'tuned' is at update 4 of 6: run `sfumato train {run.path}` first" in outcome.err
+    assert not run.images()
+
+
 def test_samples_are_drawn_with_and_without_guidance(run, world, sfumato, tmp_path):
     pictures = {}
     for name, options in {

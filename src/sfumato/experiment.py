@@ -11,17 +11,17 @@ from tqdm.auto import tqdm
 
 from sfumato.config import EvaluationConfig, Recipe, TrainingConfig
 from sfumato.frontier.evaluate import measure
-from sfumato.frontier.points import check_trained, operating_points
+from sfumato.frontier.points import OperatingPoint, check_trained, lora_path, operating_points
 from sfumato.frontier.sweep import Labels, missing, sweep
 from sfumato.metrics import Extractor, JudgeFeatures, VisionFeatures
 from sfumato.pipelines.load import default_device, load_pipeline
-from sfumato.rewards import Reward, build_reward
+from sfumato.rewards import Reward, build_reward, check_prompts
 from sfumato.runs import Run
 from sfumato.training import Monitor, Trainer
 from sfumato.training.checkpoints import finished
 from sfumato.training.checks import check_training
 from sfumato.training.objective import build_objective
-from sfumato.training.trainer import UNESSENTIAL
+from sfumato.training.trainer import unessential
 
 
 class Experiment:
@@ -36,7 +36,8 @@ class Experiment:
         is_main_process: whether this is the process that evaluates, reports and prints. Training takes all of them.
 
     Raises:
-        ValueError: the folder holds a run of another recipe, or a reward or feature extractor does not exist.
+        ValueError: the folder holds a run of another recipe, or a reward or feature extractor does not exist or does
+            not know a prompt.
     """
 
     def __init__(self, recipe: Recipe):
@@ -44,6 +45,7 @@ class Experiment:
         self.device = default_device()
         self.is_main_process = PartialState().is_main_process
         self.reward = build_reward(recipe.reward, self.device)
+        check_prompts(self.reward, recipe.prompts)
         for config in recipe.trainings.values():
             build_objective(config.objective).check(self.reward)
         self.gold: Reward | None = None
@@ -53,12 +55,6 @@ class Experiment:
             operating_points(recipe)
             self._build_instruments(recipe.evaluation)
         self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name, self._harmless_changes())
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Experiment:
-        """Continue the experiment in a run folder."""
-        run = Run.load(folder)
-        return cls(Recipe.model_validate({**run.recipe, "run": str(run.path)}))
 
     def train(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Run every training that is not finished, yielding (training, record) per update.
@@ -96,6 +92,7 @@ class Experiment:
         points = operating_points(self.recipe)
         check_trained(points, self.run)
         if missing(self.recipe.evaluation, self.run, points):
+            self._check_finished(points)
             pipe = load_pipeline(self.recipe.pipeline, self.device)
             sweep(pipe, self.recipe, self.run, points, self._scored(), self.labels)
         return measure(self.run, self.recipe, points, self.extractor)
@@ -111,20 +108,27 @@ class Experiment:
         at_end = bool(records) and records[-1]["update"] == self.recipe.trainings[name].steps
         return at_end and finished(self.run.training(name))
 
+    def _check_finished(self, points: list[OperatingPoint]) -> None:
+        """Raise FileNotFoundError if a point is to sample with a result that more updates will replace."""
+        used = {lora_path(point, self.run) for point in points}
+        for name, config in self.recipe.trainings.items():
+            records = self.run.training_metrics(name) if self.run.training(name) in used else []
+            if records and records[-1]["update"] < config.steps:
+                raise FileNotFoundError(
+                    f"training {name!r} is at update {records[-1]['update']} of {config.steps}: run "
+                    f"`sfumato train {self.run.path}` first"
+                )
+
     def _check(self, pipe: Any, config: TrainingConfig) -> None:
         objective = build_objective(config.objective)
         check_training(pipe, objective, self.reward, self.recipe.prompts, config, self.recipe.sampling)
 
     def _harmless_changes(self) -> list[str]:
         """Keys that may change in a run that has begun: what is done stays right, at most something is added."""
-        keys = [
-            "description",
-            "evaluation",
-            "evaluation.points",
-            *(f"variants.{name}" for name in self.recipe.variants),
-        ]
+        keys = ["description", "evaluation.points", *(f"variants.{name}" for name in self.recipe.variants)]
         if not Run(self.recipe.folder).images():
-            keys += [f"training.{key}" for key in UNESSENTIAL]
+            shared = set.intersection(*(unessential(config) for config in self.recipe.trainings.values()))
+            keys += ["evaluation", *(f"training.{key}" for key in shared)]
         return keys
 
     def _scored(self) -> Mapping[str, Reward]:
@@ -134,8 +138,7 @@ class Experiment:
         if config.gold:
             self.gold = build_reward(config.gold, self.device)
         for reward in self._scored().values():
-            if hasattr(reward, "check_prompts"):
-                reward.check_prompts(config.prompts)
+            check_prompts(reward, config.prompts)
         if config.features == "judge":
             from sfumato.emoji64 import load_judge
 

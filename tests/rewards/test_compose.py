@@ -3,7 +3,16 @@ import math
 import pytest
 import torch
 
-from sfumato.rewards import Colourfulness, JPEGCompressibility, RewardError, WeightedSum, as_reward, score
+from sfumato.rewards import (
+    Colourfulness,
+    JPEGCompressibility,
+    RewardError,
+    WeightedSum,
+    as_reward,
+    check_prompts,
+    score,
+)
+from tests.rewards_of_users import OnlyFor
 
 
 def test_it_is_the_weighted_sum_with_the_range_that_follows():
@@ -21,6 +30,13 @@ def test_the_part_that_fails_is_named():
     bad = as_reward(lambda images, prompts: torch.full((len(prompts),), math.nan), "bad")
     with pytest.raises(RewardError, match="'bad' returned nan"):
         WeightedSum([Colourfulness(), bad], [1, 1])(torch.rand(1, 3, 8, 8), ["x"])
+
+
+def test_every_part_is_asked_whether_it_knows_the_prompts():
+    both = WeightedSum([Colourfulness(), OnlyFor()], [1, 1])
+    check_prompts(both, ["a", "b"])
+    with pytest.raises(ValueError, match="no word on 'z'"):
+        check_prompts(both, ["a", "z"])
 
 
 def test_weights_must_match():

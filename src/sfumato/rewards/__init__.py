@@ -4,7 +4,7 @@
 rewards of rewards; `registry` builds any of them, or a user's own, from a recipe. Nothing here knows a pipeline.
 """
 
-from sfumato.rewards.base import Reward, RewardError, as_reward, score
+from sfumato.rewards.base import Reward, RewardError, as_reward, check_prompts, score
 from sfumato.rewards.clip import CLIPBackbone, CLIPScore
 from sfumato.rewards.compose import WeightedSum
 from sfumato.rewards.gold import JudgeGold
@@ -28,6 +28,7 @@ __all__ = [
     "WeightedSum",
     "as_reward",
     "build_reward",
+    "check_prompts",
     "list_rewards",
     "score",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -74,6 +74,12 @@ def as_reward(function: Callable[[torch.Tensor, list[str]], torch.Tensor], name:
         getattr(function, "range", UNBOUNDED),
         getattr(function, "differentiable", True),
     )
+
+
+def check_prompts(reward: Reward, prompts: Sequence[str]) -> None:
+    """Ask a reward that has a word on prompts whether it knows these; raises ValueError if not."""
+    if hasattr(reward, "check_prompts"):
+        reward.check_prompts(prompts)
 
 
 def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:

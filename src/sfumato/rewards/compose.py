@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from sfumato.rewards.base import Reward, score
+from sfumato.rewards.base import Reward, check_prompts, score
 
 
 class WeightedSum:
@@ -34,6 +34,11 @@ class WeightedSum:
             if weight
         ]
         self.range = (sum(low for low, _ in bounds), sum(high for _, high in bounds))
+
+    def check_prompts(self, prompts: Sequence[str]) -> None:
+        """Raise ValueError unless every part knows the prompts."""
+        for reward in self.rewards:
+            check_prompts(reward, prompts)
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         pairs = zip(self.weights, self.rewards, strict=True)

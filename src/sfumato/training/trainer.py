@@ -32,12 +32,16 @@ from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
 
 ADAPTER = "tuned"
-UNESSENTIAL = {"steps", "checkpoint_every", "monitor_every", "monitor_prompts", "monitor_images", "trackers"}
-"""Settings that may change when a training is continued, because the updates do not depend on them."""
 
 
 class TrainingError(RuntimeError):
     """A training cannot go on; the message says what to change."""
+
+
+def unessential(config: TrainingConfig) -> set[str]:
+    """Settings that may change when a training is continued, because the updates do not depend on them."""
+    keys = {"checkpoint_every", "monitor_every", "monitor_prompts", "monitor_images", "trackers"}
+    return keys if config.lr_schedule != "constant" else keys | {"steps"}
 
 
 class Trainer:
@@ -143,10 +147,8 @@ class Trainer:
 
     def _fingerprint(self) -> dict[str, Any]:
         """What the updates depend on; a checkpoint made under another one is not continued."""
-        schedule_needs_steps = self.config.lr_schedule != "constant"
-        unessential = UNESSENTIAL - {"steps"} if schedule_needs_steps else UNESSENTIAL
         return {
-            **self.config.model_dump(mode="json", exclude={*unessential, "objective"}),
+            **self.config.model_dump(mode="json", exclude={*unessential(self.config), "objective"}),
             "objective": str(self.objective),
             "reward": self.reward.name,
             "prompts": self.prompts,
