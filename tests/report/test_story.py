@@ -64,8 +64,20 @@ def test_the_verdict_names_the_first_and_the_second(tmp_path):
     run = Run.create(tmp_path, {}, "x")
     write_json(run.evaluation / "frontier.json", frontier(["a"], 2, POINTS))
     verdict = story.verdict(read_frontier(run))
-    assert verdict.startswith("AIG has the largest hypervolume, 0.740; with bootstrap probability 69")
+    assert verdict.startswith("Of the methods with equally many points, AIG has the largest hypervolume, 0.740; with ")
+    assert "with bootstrap probability 69" in verdict
     assert verdict.endswith("exceeds that of LoRA scale, which comes next.")
+
+
+def test_the_verdict_compares_like_with_like():
+    volumes = {"a": 0.4, "b": 0.6, "more": 0.9}
+    methods = [{"name": n, "hypervolume": {"mean": v}, "points_differ": n == "more"} for n, v in volumes.items()]
+    verdict = story.verdict({"methods": methods})
+    assert (
+        verdict
+        == "Of the methods with equally many points, b has the largest hypervolume, 0.600; next comes a with 0.400."
+    )
+    assert story.verdict({"methods": methods[1:]}) is None
 
 
 def test_the_verdict_finds_a_pair_in_either_order():

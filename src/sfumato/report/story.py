@@ -112,13 +112,18 @@ def _overlap(a: dict[str, Any] | None, b: dict[str, Any] | None, key: str) -> bo
 
 
 def verdict(frontier: dict[str, Any]) -> str | None:
-    """Which method has the largest hypervolume and how sure that is against the next one."""
+    """Which method has the largest hypervolume and how sure that is against the next one.
+
+    Methods that have another number of points than most are left out: with more points a hypervolume can only grow.
+    """
     methods = [m for m in frontier.get("methods", []) if (m.get("hypervolume") or {}).get("mean") is not None]
-    if len(methods) < 2:
+    equal = [m for m in methods if not m.get("points_differ")]
+    if len(equal) < 2:
         return None
-    first, second = sorted(methods, key=lambda m: -m["hypervolume"]["mean"])[:2]
+    first, second = sorted(equal, key=lambda m: -m["hypervolume"]["mean"])[:2]
     a, b = first["name"], second["name"]
-    text = f"{a} has the largest hypervolume, {number(first['hypervolume']['mean'])}"
+    text = "Of the methods with equally many points, " if len(equal) < len(methods) else ""
+    text += f"{a} has the largest hypervolume, {number(first['hypervolume']['mean'])}"
     chances = {(c["a"], c["b"]): c["probability"] for c in frontier.get("comparisons", [])}
     chances |= {(b, a): 1 - chance for (a, b), chance in chances.items()}
     chance = chances.get((a, b))

@@ -8,7 +8,7 @@ COLUMNS = ("reward", "gold", "vendi", "distance", "recall", "precision", "style_
 
 
 def frontier_table(frontier: dict[str, Any]) -> str:
-    """One line per operating point, `*` where no other is better on both axes, then the methods compared."""
+    """One line per operating point, `*` where no other is better on both axes, then methods compared and warnings."""
     points = frontier["points"]
     columns = [name for name in COLUMNS if any(name in point["metrics"] for point in points)]
     head = ["", "operating point", *columns, "F/image"]
@@ -21,10 +21,12 @@ def frontier_table(frontier: dict[str, Any]) -> str:
     lines = _aligned([head, *rows])
     volumes = [
         f"{m['name']}: {m['hypervolume']['mean']:.3f} [{m['hypervolume']['low']:.3f}, {m['hypervolume']['high']:.3f}]"
+        + (" (another number of points: not like for like)" if m["points_differ"] else "")
         for m in frontier["methods"]
     ]
     chances = [f"P({c['a']} > {c['b']}) = {c['probability']:.2f}" for c in frontier["comparisons"]]
-    return "\n".join([*lines, "", "hypervolume (95 % over prompts)", *volumes, "", *chances])
+    warnings = [f"\nwarning: {warning}" for warning in frontier["warnings"]]
+    return "\n".join([*lines, "", "hypervolume (95 % over prompts)", *volumes, "", *chances, *warnings])
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
