@@ -179,3 +179,9 @@ def test_a_lora_that_does_not_fit_is_refused(run, world, tmp_path, refused):
 def test_wrong_options_of_sample_are_explained(options, message, refused):
     assert message in refused("sample", "a cat", *options)
     assert "the prompt is empty" in refused("sample", " ")
+
+
+def test_wrong_options_of_the_quick_demo_are_explained(refused, sfumato):
+    assert "let it end in .png" in refused("demo", "--quick", "--out", "strip")
+    outcome = sfumato("demo", "--quick", "training.steps=3")
+    assert outcome.code == 2 and "takes no overrides" in outcome.err

@@ -119,6 +119,8 @@ def demo(
     Example: sfumato demo --quick --out strip.png
     """
     if quick:
+        if overrides:
+            raise typer.BadParameter(f"--quick trains nothing, so it takes no overrides such as {overrides[0]}")
         _silence()
         from sfumato.demo import quick_strip
 

@@ -22,7 +22,13 @@ MARGIN = 150
 
 
 def quick_strip(out: Path) -> Path:
-    """Draw every prompt and seed under base, tuned and AIG with the shipped tuned LoRA, and write one PNG to `out`."""
+    """Draw every prompt and seed under base, tuned and AIG with the shipped tuned LoRA, and write one PNG to `out`.
+
+    Raises:
+        ValueError: `out` is no PNG.
+    """
+    if out.suffix.lower() != ".png":
+        raise ValueError(f"{out} is not the name of a PNG: let it end in .png")
     pipe = demo_pipeline()
     load_lora(pipe, path("tuned"))
     ways: dict[str, AbstractContextManager] = {
