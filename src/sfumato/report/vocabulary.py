@@ -44,7 +44,7 @@ METRICS = {
     "forwards": Metric("Forwards per image", "Passes through the denoiser that one image costs.", False),
     "loss": Metric("Loss", "What the optimiser descends.", False),
     "reward_std": Metric("Spread of the reward", "Standard deviation of the reward within an update's batch."),
-    "kl": Metric("KL", "Divergence from the base model.", False),
+    "kl": Metric("KL penalty", "Mean square of tuned minus base prediction, before its coefficient.", False),
     "grad_norm": Metric("Gradient norm", "Norm of the gradient before clipping.", False),
     "lr": Metric("Learning rate", "Step size of the optimiser."),
     "seconds": Metric("Seconds per update", "Wall-clock time of an update.", False),
