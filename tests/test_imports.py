@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(importlib.util.find_spec("sfumato").origin).parent
 
 LAYERS = [
-    {"_version", "schedules", "runs", "values", "config", "judge", "emoji64", "images", "preprocess"},
+    {"_version", "grids", "schedules", "runs", "values", "config", "judge", "emoji64", "images", "preprocess"},
     {"rewards", "metrics", "pipelines"},
     {"training", "preferences", "analytic"},
     {"frontier"},
@@ -24,7 +24,7 @@ READERS = {"report", "study"}
 """They see run folders only, so that they work where no model can be loaded."""
 KNOW_DIFFUSERS = {"pipelines", "emoji64", "analytic", "cli"}
 """The command line, to silence its messages."""
-LIGHT = ["sfumato", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli", "sfumato.report"]
+LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli", "sfumato.report"]
 LIGHT += ["sfumato.report.build", "sfumato.frontier", "sfumato.study"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "kornia"}
 

@@ -3,11 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sfumato.schedules import CLOCKS, FORMULAS, Schedule, schedule
+from sfumato.grids import CLOCKS, Grid
+from sfumato.schedules import FORMULAS, Schedule, schedule
 
 unit = st.floats(0, 1)
 positive = st.floats(0.01, 20)
@@ -25,6 +27,35 @@ def test_closed_forms(u, p, f, w, cap):
     assert schedule(lambda x: 1 - x * x)(u) == 1 - u * u
     assert schedule("linear", cap=cap)(u) == cap * u
     assert schedule(math.sin, cap=cap)(u) == cap * math.sin(u)
+    assert schedule("falling", p=p)(u) == (1 - u) ** p
+    assert schedule("cosine")(u) == pytest.approx(math.sin(math.pi * u / 2) ** 2)
+    assert schedule("autoguidance", w=w)(u) == 1 + w
+    logistic = [1 / (1 + math.exp(-p * (x - f))) for x in (0, u, 1)]
+    expected = (logistic[1] - logistic[0]) / (logistic[2] - logistic[0])
+    assert schedule("sigmoid", k=p, m=f)(u) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_steep_sigmoid_is_a_step():
+    steep = schedule("sigmoid", k=1e6, m=0.6)
+    assert [steep(u) for u in (0, 0.59, 0.61, 1)] == pytest.approx([0, 0, 1, 1])
+
+
+@given(left=finite, middle=finite, right=finite, place=st.floats(0.01, 0.99), u=unit)
+def test_a_table_is_interpolated_as_numpy_does(left, middle, right, place, u):
+    points = [(0, left), (place, middle), (1, right)]
+    expected = np.interp(u, *zip(*points, strict=True))
+    assert schedule("table", points=points)(u) == pytest.approx(expected, abs=1e-9)
+
+
+def test_weights_of_a_run():
+    five = Grid(5, {})
+    assert schedule("power", p=2).weights(five) == [0, 1 / 16, 1 / 4, 9 / 16, 1]
+    assert schedule("linear", clock="nemo", cap=2).weights(five) == [0, 0.4, 0.8, 1.2000000000000002, 1.6]
+    assert schedule("power", p=2).weights(Grid(1, {})) == [1]
+    assert schedule("power", p=2, clock="nemo").weights(Grid(1, {})) == [0]
+    assert schedule("linear", cap=0.5).times(0.5)(1.0) == 0.25
+    with pytest.raises(ValueError, match="does not tell the sigma of its steps"):
+        schedule("linear", clock="sigma").weights(five)
 
 
 @given(p=positive)
@@ -35,34 +66,17 @@ def test_power_runs_from_base_to_tuned_and_1_is_linear(p):
     assert schedule("power", p=1)(p / 20) == schedule("linear")(p / 20)
 
 
-@given(count=st.integers(2, 1000), data=st.data())
-def test_clocks(count, data):
-    index = data.draw(st.integers(0, count - 1))
-    assert schedule("linear").at(index, count) == index / (count - 1)
-    assert schedule("linear", clock="nemo").at(index, count) == index / count
-    assert (schedule("linear").at(0, count), schedule("linear").at(count - 1, count)) == (0, 1)
-    assert schedule("linear", clock="nemo").at(count - 1, count) < 1
-
-
-def test_a_single_step_is_the_last_one_by_our_clock_and_the_first_by_nemos():
-    assert schedule("power", p=2).at(0, 1) == 1
-    assert schedule("power", p=2, clock="nemo").at(0, 1) == 0
-
-
 @given(
-    name=st.sampled_from(sorted(FORMULAS)),
-    value=st.floats(0.1, 3),
-    cap=finite,
-    clock=st.sampled_from(sorted(CLOCKS)),
-    u=unit,
+    name=st.sampled_from(sorted(FORMULAS)), value=st.floats(0.1, 3), cap=finite, clock=st.sampled_from(CLOCKS), u=unit
 )
 def test_json_round_trip(name, value, cap, clock, u):
-    made = schedule(name, cap=cap, clock=clock, **dict.fromkeys(FORMULAS[name][1], value))
+    points = [[0, value], [0.3, -value], [1, 2 * value]]
+    parameters = {key: points if key == "points" else value for key in FORMULAS[name][1]}
+    made = schedule(name, cap=cap, clock=clock, **parameters)
     again = schedule(**json.loads(json.dumps(made.to_dict())))
     assert again == made
     assert hash(again) == hash(made)
     assert again(u) == made(u)
-    assert again.at(3, 7) == made.at(3, 7)
 
 
 def test_a_schedule_stays_as_it_is():
@@ -86,8 +100,16 @@ def test_a_schedule_stays_as_it_is():
         ({"schedule": "linear", "p": 2}, "takes no parameters; given: p"),
         ({"schedule": "power", "p": 0}, "p > 0"),
         ({"schedule": "power", "p": -1}, "p > 0"),
-        ({"schedule": "power", "p": math.nan}, "must be finite"),
-        ({"schedule": "constant", "w": math.inf}, "must be finite"),
+        ({"schedule": "power", "p": math.nan}, "must be a finite number"),
+        ({"schedule": "constant", "w": math.inf}, "must be a finite number"),
+        ({"schedule": "power", "p": "two"}, "must be a finite number"),
+        ({"schedule": "sigmoid", "k": 0, "m": 0.5}, "k > 0"),
+        ({"schedule": "table", "points": 3}, "pairs"),
+        ({"schedule": "table", "points": [[0, 1, 2], [1, 1]]}, "pairs"),
+        ({"schedule": "table", "points": [[0, 0]]}, "rising from 0 to 1"),
+        ({"schedule": "table", "points": [[0, 0], [0.5, 1]]}, "rising from 0 to 1"),
+        ({"schedule": "table", "points": [[0, 0], [0.5, 1], [0.5, 2], [1, 1]]}, "rising from 0 to 1"),
+        ({"schedule": "table", "points": [[0, 0], [1, math.nan]]}, "finite weights"),
         ({"schedule": "linear", "cap": math.nan}, "must be finite"),
         ({"schedule": math.sin, "cap": math.inf}, "must be finite"),
         ({"schedule": math.sin, "p": 2}, "takes no parameters"),

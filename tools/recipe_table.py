@@ -27,6 +27,8 @@ def tables() -> str:
         kind = model.model_fields["kind"].default
         parts += [f"\n### A point of `evaluation.points`: `kind: {kind}`\n", f"{summary(model)}\n"]
         parts += table(model, leave_out="kind") if len(model.model_fields) > 1 else []
+        for name, inner in sections(model):
+            parts += [f"\n`{name}`: {summary(inner)}\n", *table(inner, name)]
     return "\n".join(parts) + "\n"
 
 

@@ -12,6 +12,7 @@ _HOME = {
     "annealed_guidance": "sfumato.pipelines.guidance",
     "enable_annealed_guidance": "sfumato.pipelines.guidance",
     "disable_annealed_guidance": "sfumato.pipelines.guidance",
+    "Savings": "sfumato.pipelines.savings",
     "rollout": "sfumato.pipelines.rollout",
     "replay": "sfumato.pipelines.rollout",
     "Rollout": "sfumato.pipelines.rollout",

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from sfumato.schedules import Schedule, schedule
+from sfumato.grids import CLOCKS
+from sfumato.schedules import FORMULAS, Schedule, schedule
 from sfumato.values import assign, merge, parse_yaml
 
 
@@ -151,15 +152,28 @@ class LoraScalePoint(Strict):
     scale: float = Field(description="a in base + a ΔW")
 
 
+class SavingsConfig(Strict):
+    """Fewer forwards at less exactness; fields as in `sfumato.Savings`."""
+
+    tolerance: float = Field(0.0, ge=0, lt=0.5, description="a model whose weight is at most this is not run")
+    reuse: int = Field(1, ge=1, description="steps for which a difference of tuned and base is used")
+    drift: float | None = Field(None, gt=0, description="adapts that number, up to `reuse`, to this relative change")
+    share_unconditional: bool = Field(False, description="one model computes the unconditional rows")
+    one_forward: bool = Field(False, description="base and tuned rows in one forward")
+
+
 class GuidancePoint(Strict):
     """Base and tuned blended while sampling; fields as in `sfumato.annealed_guidance`."""
 
     kind: Literal["guidance"] = Field("guidance", description="guidance")
-    schedule: str = Field("power", description="g(u): base, tuned, linear, power, step or constant")
-    parameters: dict[str, float] = Field({}, description="of the schedule: `p` of power, `f` of step, `w` of constant")
+    schedule: str = Field("power", description=f"g(u): {', '.join(FORMULAS)}")
+    parameters: dict[str, float | list[tuple[float, float]]] = Field(
+        {}, description="of the schedule: `p` of power, `f` of step, `points` of table, ..."
+    )
     cap: float = Field(1.0, description="g is multiplied by this")
-    clock: str = Field("index", description="what u is: index or nemo")
+    clock: str = Field("index", description=f"what u is: {', '.join(CLOCKS)}")
     blend: Literal["predictions", "weights"] = Field("predictions", description="what is blended")
+    savings: SavingsConfig = Field(SavingsConfig(), description="fewer forwards at less exactness")
 
     @model_validator(mode="after")
     def _schedule_exists(self) -> GuidancePoint:

@@ -11,8 +11,8 @@ from sfumato.images import grid, save_png
 from sfumato.schedules import FORMULAS, Schedule, schedule
 
 
-def parse_schedule(text: str, cap: float = 1.0) -> Schedule:
-    """A schedule from `NAME` or `NAME:PARAMETER`, such as `power:2`, times `cap`.
+def parse_schedule(text: str, cap: float = 1.0, clock: str = "index") -> Schedule:
+    """A schedule from `NAME` or `NAME:PARAMETERS`, such as `power:2`, `sigmoid:10,0.5` or `table:0=0,0.5=0.1,1=0.4`.
 
     Raises:
         ValueError: unknown name, or a parameter that is missing, too many or not a number.
@@ -20,8 +20,14 @@ def parse_schedule(text: str, cap: float = 1.0) -> Schedule:
     name, colon, value = text.partition(":")
     wanted = FORMULAS.get(name, ("", ()))[1]
     try:
-        parameters: dict[str, Any] = {key: float(value) for key in wanted or ("value",)} if colon else {}
-        return schedule(name, cap=cap, **parameters)
+        parameters: dict[str, Any] = {}
+        if colon and wanted == ("points",):
+            parameters = {"points": [[float(number) for number in pair.split("=")] for pair in value.split(",")]}
+        elif colon:
+            numbers = [float(number) for number in value.split(",")]
+            names = [*wanted, *(f"number {i + 1}" for i in range(len(wanted), len(numbers)))]
+            parameters = dict(zip(names, numbers, strict=False))
+        return schedule(name, cap=cap, clock=clock, **parameters)
     except ValueError as error:
         raise ValueError(f"cannot read the schedule {text!r}: {error}") from None
 

@@ -14,6 +14,7 @@ from sfumato.analytic import (
     gaussian_aig,
 )
 from sfumato.config import SamplingConfig, TrainingConfig
+from sfumato.grids import Grid
 from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.schedules import schedule
 from sfumato.training import Draft, Trainer
@@ -54,7 +55,7 @@ def test_gradient_of_the_expected_reward(name, last_steps, guided):
     with double_precision(pipe.scheduler), annealed_guidance(pipe, g) if guided else contextlib.nullcontext():
         images = run(pipe, [1.0, -1.0], STEPS, last_steps=last_steps)  # has the two moments of N(0, 1) exactly
         REWARD(images).mean().backward()
-        expected = by_hand(pipe.scheduler, [g.at(i, STEPS) for i in range(STEPS)], last_steps)
+        expected = by_hand(pipe.scheduler, g.weights(Grid(STEPS, {})), last_steps)
     for head, derivative in zip((pipe.unet.mean, pipe.unet.log_variance), expected, strict=True):
         a, b = head.lora_A["default"].weight, head.lora_B["default"].weight
         assert torch.allclose(b.grad, derivative[:, None] @ a.detach().T, rtol=0, atol=1e-8)

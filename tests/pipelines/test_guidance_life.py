@@ -59,7 +59,11 @@ def test_wrong_schedules_and_blends_are_refused():
     refused(pipe, "unknown schedule", schedule="cubic")
     refused(pipe, "takes p", schedule="power")
     refused(pipe, "blend is 'predictions' or 'weights'", blend="both")
-    refused(pipe, "use blend='predictions'", base=tiny.shared("sd"), blend="weights")
+    refused(pipe, "savings are for blend='predictions'", blend="weights", savings={"reuse": 2})
+    refused(pipe, "neither adapter= nor one_forward", base=tiny.shared("sd"), adapter="default")
+    refused(pipe, "neither adapter= nor one_forward", base=tiny.shared("sd"), savings={"one_forward": True})
+    refused(pipe, "adapter={} names no adapter", adapter={})
+    refused(pipe, "takes a number, by which the schedule is multiplied, or a Schedule", adapter={"default": "half"})
 
 
 def test_a_base_of_another_kind_is_refused():
@@ -69,6 +73,9 @@ def test_a_base_of_another_kind_is_refused():
     velocity = tiny.pipeline("sd")
     velocity.scheduler = diffusers.DDIMScheduler.from_config(velocity.scheduler.config, prediction_type="v_prediction")
     refused(pipe, "base predicts v_prediction, the pipeline epsilon", base=velocity)
+    other = tiny.pipeline("sd")
+    other.vae.register_to_config(scaling_factor=0.5)
+    refused(pipe, "latents of base have scaling_factor 0.5, those of the pipeline 0.18215", base=other)
     shorter = tiny.pipeline("sd3")
     del shorter.transformer.transformer_blocks[1]
     refused(tiny.shared("sd3"), "differ in shape", base=shorter)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sfumato.analytic.probe import probed_law
 from sfumato.analytic.steps import AffineStep, affine_steps, has_affine_steps
+from sfumato.pipelines.clocks import read_grid
 from sfumato.schedules import Schedule
 from sfumato.schedules import schedule as make_schedule
 
@@ -209,7 +210,8 @@ def _weights(scheduler: Any, schedule: Schedule) -> list[float]:
     """g at each of the scheduler's timesteps; a timestep that comes twice counts once."""
     grid = scheduler.timesteps.tolist()
     rank = {timestep: index for index, timestep in enumerate(dict.fromkeys(grid))}
-    return [schedule.at(rank[timestep], len(rank)) for timestep in grid]
+    weights = schedule.weights(read_grid(scheduler, schedule.clock))
+    return [weights[rank[timestep]] for timestep in grid]
 
 
 def _posterior(mean: Tensor, variance: Tensor, alpha: float, sigma: float) -> Map:

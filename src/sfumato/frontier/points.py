@@ -75,7 +75,7 @@ def _describe_tuned(config: TunedPoint, recipe: Recipe) -> OperatingPoint:
 
 
 def _describe_guidance(config: GuidancePoint) -> OperatingPoint:
-    numbers = [f"{value:g}" for _, value in sorted(config.parameters.items())]
+    numbers = [_number(value) for _, value in sorted(config.parameters.items())]
     words = [config.schedule, *numbers]
     method = {"constant": "constant blend", "step": "switch"}.get(config.schedule, "AIG")
     if config.blend == "weights":
@@ -87,7 +87,16 @@ def _describe_guidance(config: GuidancePoint) -> OperatingPoint:
     if config.clock != "index":
         words.append(config.clock)
         label += f", {config.clock} clock"
+    for key, value in config.savings.model_dump(exclude_defaults=True).items():
+        saving = " ".join([key.replace("_", " "), *([] if value is True else [f"{value:g}"])])
+        words.append(saving.replace(" ", "-"))
+        label += f", {saving}"
     return OperatingPoint("-".join(["aw" if config.blend == "weights" else "aig", *words]), label, method, config)
+
+
+def _number(value: float | list[tuple[float, float]]) -> str:
+    """A parameter of a schedule, fit for a file name; a table's points as `u-g_u-g`."""
+    return "_".join(f"{u:g}-{g:g}" for u, g in value) if isinstance(value, list) else f"{value:g}"
 
 
 def lora_path(point: OperatingPoint, run: Run) -> Path | None:
@@ -128,6 +137,7 @@ def applied(pipe: Any, point: OperatingPoint, run: Run) -> Iterator[dict[str, An
             case LoraScalePoint(scale=scale):
                 stack.enter_context(lora_scale(pipe, scale))
             case GuidancePoint() as config:
-                stack.enter_context(annealed_guidance(pipe, config.build(), blend=config.blend))
+                savings = config.savings.model_dump()
+                stack.enter_context(annealed_guidance(pipe, config.build(), blend=config.blend, savings=savings))
         cfg = getattr(point.config, "guidance_scale", None)
         yield {} if cfg is None else {"guidance_scale": cfg}
