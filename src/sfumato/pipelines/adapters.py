@@ -238,8 +238,8 @@ def trainable(module: nn.Module) -> list[nn.Parameter]:
 def save_lora(pipe: Any, folder: str | Path, adapter: str | None = None) -> Path:
     """Write the adapter as `pytorch_lora_weights.safetensors`, with its configuration in the header.
 
-    Without that header alpha ≠ r would be lost. `pipe.load_lora_weights(folder)` reads it back exactly. If text encoders
-    carry the adapter too, their part goes into the same file.
+    Without that header alpha ≠ r would be lost. `pipe.load_lora_weights(folder)` reads it back exactly. If text
+    encoders carry the adapter too, their part goes into the same file.
     """
     from peft import get_peft_model_state_dict
 
@@ -315,9 +315,9 @@ def check_lora(pipe: Any, path: Path) -> None:
     check_shapes(pipe, ours, path)
 
 
-def check_shapes(pipe: Any, shapes: dict[str, list[int]], path: Path) -> None:
-    """Raise ValueError unless LoRA matrices with these names and shapes fit the layers of the pipeline's denoiser."""
-    layers = dict(denoiser(pipe).named_modules())
+def check_shapes(pipe: Any, shapes: dict[str, list[int]], path: Path, part: nn.Module | None = None) -> None:
+    """Raise ValueError unless LoRA matrices with these names and shapes fit the denoiser's layers, or `part`'s."""
+    layers = dict((part or denoiser(pipe)).named_modules())
     for key, shape in shapes.items():
         name, _, matrix = key.rpartition(".lora_")
         if matrix not in ("A.weight", "B.weight"):

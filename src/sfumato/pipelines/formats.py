@@ -75,20 +75,20 @@ def locate(source: str | Path) -> Path:
     hub = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(.+?))?/?", str(source))
     if hub is None:
         raise FileNotFoundError(f"there is no file or folder {str(source)!r}")
-    import httpx
     from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import HTTPError
 
     repository, inside = hub[1], hub[2] or ""
     try:
         try:
             wanted = _wanted(HfApi().list_repo_files(repository), inside, str(source))
-        except (OSError, httpx.HTTPError) as error:
+        except (OSError, HTTPError) as error:
             try:  # what an earlier call has downloaded
                 return Path(snapshot_download(repository, local_files_only=True)) / inside
             except OSError:
                 raise error from None
         return Path(snapshot_download(repository, allow_patterns=wanted)) / inside
-    except (OSError, httpx.HTTPError) as error:
+    except (OSError, HTTPError) as error:
         reason = str(error).strip().split("\n")[0]
         raise FileNotFoundError(
             f"there is no file or folder {str(source)!r} here, and it cannot be had from the hub: {reason}"
@@ -236,35 +236,48 @@ def _load_peft(pipe: Any, checkpoint: Checkpoint, adapter: str) -> None:
 
 def _load_foreign(pipe: Any, checkpoint: Checkpoint, adapter: str) -> None:
     """Load kohya's and other LoRA files through diffusers' converters, after checking what they make of them."""
-    from diffusers.utils import convert_unet_state_dict_to_peft
-
-    file, module, prefix = checkpoint.files[0], denoiser(pipe), f"{denoiser_name(pipe)}."
+    file, name = checkpoint.files[0], denoiser_name(pipe)
     if not hasattr(pipe, "load_lora_weights"):
         raise ValueError(f"{file} is in a format that a {type(pipe).__name__} cannot read: convert it to peft's format")
     where = {"weight_name": file.name, "use_safetensors": True}
     try:
-        found = pipe.lora_state_dict(str(file.parent), unet_config=module.config, **where)
+        found = pipe.lora_state_dict(str(file.parent), unet_config=denoiser(pipe).config, **where)
+        shapes = _shapes_of_parts(pipe, found[0] if isinstance(found, tuple) else found)
     except Exception as error:  # the converters raise whatever they trip over
         raise ValueError(f"{file} cannot be read as a LoRA of a {type(pipe).__name__}: {error}") from error
-    state = found[0] if isinstance(found, tuple) else found
-    ours = {key.removeprefix(prefix): tensor for key, tensor in state.items() if key.startswith(prefix)}
-    if not ours:
-        families = ", ".join(sorted({re.split(r"[._]", key)[0] for key in checkpoint.shapes}))
-        raise ValueError(
-            f"{file} has no weights for the {prefix[:-1]} of this {type(pipe).__name__}; it has: {families}"
-        )
-    if not any(".lora_A" in key for key in ours):
-        ours = convert_unet_state_dict_to_peft(ours)
-    check_shapes(pipe, {key: list(tensor.shape) for key, tensor in ours.items()}, file)
-    parts = [part for part in pipe.components.values() if isinstance(part, nn.Module)]
-    try:
-        with ExitStack() as stack:
-            for part in parts:
-                stack.enter_context(beside_others(part, adapter))
-            pipe.load_lora_weights(str(file.parent), adapter_name=adapter, **where)
-    except Exception as error:
-        unload(pipe, adapter)
-        raise ValueError(f"{file} does not fit this {type(pipe).__name__}: {error}") from error
+    if name not in shapes:
+        kinds = ", ".join(sorted({re.split(r"[._]", key)[0] for key in checkpoint.shapes}))
+        raise ValueError(f"{file} has no weights for the {name} of this {type(pipe).__name__}; it has: {kinds}")
+    for part in shapes:
+        check_shapes(pipe, shapes[part], file, denoiser(pipe) if part == name else getattr(pipe, part))
+    with ExitStack() as stack:
+        for module in pipe.components.values():
+            if isinstance(module, nn.Module):
+                stack.enter_context(beside_others(module, adapter))
+        pipe.load_lora_weights(str(file.parent), adapter_name=adapter, **where)
+
+
+def _shapes_of_parts(pipe: Any, state: dict[str, Any]) -> dict[str, dict[str, list[int]]]:
+    """Part of the pipeline -> the shapes of its LoRA matrices under peft's names, as diffusers will rename them."""
+    from diffusers.utils import (
+        convert_state_dict_to_diffusers,
+        convert_state_dict_to_peft,
+        convert_unet_state_dict_to_peft,
+    )
+
+    found = {}
+    for part, module in pipe.components.items():
+        ours = {key.removeprefix(f"{part}."): tensor for key, tensor in state.items() if key.startswith(f"{part}.")}
+        if not ours:
+            continue
+        if part != denoiser_name(pipe):
+            ours = convert_state_dict_to_peft(convert_state_dict_to_diffusers(ours))
+            flat = "" if hasattr(module, "text_model") else "text_model."
+            ours = {key.removeprefix(flat): tensor for key, tensor in ours.items()}
+        elif not any(".lora_A" in key for key in ours):
+            ours = convert_unet_state_dict_to_peft(ours)
+        found[part] = {key: list(tensor.shape) for key, tensor in ours.items()}
+    return found
 
 
 def unload(pipe: Any, adapter: str) -> None:
