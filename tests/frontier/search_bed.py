@@ -1,7 +1,7 @@
 """Gaussian worlds under any schedule in closed form, written out once more: what a search is measured on.
 
 Base N(m_b, v_b) and tuned N(m_r, v_r), 10 Euler steps of the probability-flow ODE in x0 + sigma ε. The reward is linear
-in x, so its mean is that of the samples; diversity is their standard deviation.
+in x, so its mean is that of the samples; diversity is 1 + their standard deviation, 1 if all are alike.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def law(g, blend):
         keep = SIGMAS[i + 1] / SIGMAS[i]
         gain = keep + (1 - keep) * slope
         mean, var = gain * mean + (1 - keep) * offset, gain**2 * var
-    return mean, np.sqrt(var)
+    return mean, 1 + np.sqrt(var)
 
 
 def measure(config, prompt):

@@ -61,9 +61,10 @@ class Goal:
     """What is kept, and how much of it; the other one of reward and diversity is maximised.
 
     Attributes:
-        keep: "diversity" keeps at least `share` times the base model's diversity; "reward" keeps at least `share` of
-            what the tuned model gains over the base model. Both are means over the prompts.
+        keep: "diversity" keeps at least `share` of the base model's diversity above `floor`; "reward" keeps at least
+            `share` of what the tuned model gains over the base model. Both are means over the prompts.
         share: q, above 0 and at most 1.
+        floor: the diversity of images that are all alike; 1 for the Vendi score, of which nothing is left at 1.
 
     Raises:
         ValueError: another constraint, or a share out of range.
@@ -71,12 +72,28 @@ class Goal:
 
     keep: Literal["diversity", "reward"] = "diversity"
     share: float = 0.9
+    floor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.keep not in ("diversity", "reward"):
             raise ValueError(f"unknown constraint {self.keep!r}: keep diversity or reward, such as diversity=0.9")
         if not 0 < self.share <= 1:
             raise ValueError(f"the share of the {self.keep} to keep is above 0 and at most 1, not {self.share:g}")
+
+    @classmethod
+    def parse(cls, text: str) -> Goal:
+        """A goal from `diversity=0.9`; raises ValueError."""
+        keep, _, share = text.partition("=")
+        try:
+            number = float(share)
+        except ValueError:
+            raise ValueError(f"cannot read {text!r}: write diversity=0.9 or reward=0.8") from None
+        return cls(keep, number)  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """Fit for a folder: `diversity-0.9`."""
+        return f"{self.keep}-{self.share:g}"
 
     @property
     def maximised(self) -> str:
@@ -85,7 +102,7 @@ class Goal:
     def needed(self, base: Values, tuned: Values) -> Array:
         """The least that counts as kept on each prompt (m,)."""
         if self.keep == "diversity":
-            return self.share * base.diversity
+            return self.floor + self.share * (base.diversity - self.floor)
         return base.reward + self.share * (tuned.reward - base.reward)
 
 
