@@ -22,9 +22,22 @@ def save_png(image: torch.Tensor, path: str | Path) -> None:
 
 
 def load_image(path: str | Path) -> torch.Tensor:
-    """Read an image file as (3, H, W) float32 in [0, 1]."""
-    with Image.open(path) as image:
-        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    """Read an image file as (3, H, W) float32 in [0, 1].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged or no image.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    except FileNotFoundError:
+        raise
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"cannot read the image {path} ({error}): replace it, or delete it if an evaluation made it, which then "
+            "makes it again"
+        ) from error
     return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 

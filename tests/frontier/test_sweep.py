@@ -89,6 +89,20 @@ def counted_rollout(calls):
     return count_and_run
 
 
+def test_a_damaged_picture_is_named_and_made_again_once_it_is_deleted(run, experiment):
+    """As a machine that loses power may leave it."""
+    frontier = run.frontier()
+    picture = run.evaluation / run.images()[0]["file"]
+    content = picture.read_bytes()
+    for rest in (content[: len(content) // 2], b""):
+        picture.write_bytes(rest)
+        with pytest.raises(ValueError, match=rf"cannot read the image .*{picture.name}.*delete it"):
+            experiment.evaluate()
+    picture.unlink()
+    assert json.loads(json.dumps(experiment.evaluate())) == frontier
+    assert picture.read_bytes() == content
+
+
 def test_nothing_missing_loads_no_pipeline(experiment, monkeypatch):
     def unwanted(*_):
         raise AssertionError("a pipeline was loaded")
