@@ -62,11 +62,12 @@ def evaluate_preference(
     """
     if not pairs:
         raise ValueError("there are no pairs to evaluate on")
-    margins = []
+    found = []
     for pair in pairs:
         one, other = (score(reward, read(image)[None], [pair.prompt]) for image in (pair.image_0, pair.image_1))
-        margins.append(one - other)
-    return PreferenceAccuracy.from_margins(torch.cat(margins), torch.tensor([pair.label for pair in pairs]))
+        found.append(one - other)
+    margins = torch.cat(found)
+    return PreferenceAccuracy.from_margins(margins, margins.new_tensor([pair.label for pair in pairs]))
 
 
 def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[float, float]:
