@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from sfumato.config import EvaluationConfig, Recipe, TrainingConfig
+from sfumato.config import EvaluationConfig, Recipe, TrainingConfig, load_recipe
 from sfumato.frontier.evaluate import measure
 from sfumato.frontier.points import OperatingPoint, check_trained, lora_path, operating_points
 from sfumato.frontier.sweep import Labels, missing, sweep
@@ -55,6 +55,11 @@ class Experiment:
             operating_points(recipe)
             self._build_instruments(recipe.evaluation)
         self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name, self._harmless_changes())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Experiment:
+        """Continue the experiment in a run folder; raises FileNotFoundError if there is none."""
+        return cls(load_recipe(Run.load(folder).path))
 
     def train(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Run every training that is not finished, yielding (training, record) per update.

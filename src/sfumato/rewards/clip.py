@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -38,15 +39,16 @@ class CLIPBackbone:
 
         self.source, self.processor = str(model), str(processor) if processor else None
         try:
-            clip, report = CLIPModel.from_pretrained(
+            found: Any = CLIPModel.from_pretrained(
                 self.source, dtype=dtype or torch.float32, use_safetensors=True, output_loading_info=True
             )
         except SafetensorError as error:
             raise ValueError(f"the weights of {model} are damaged ({error}): copy or download them again") from error
+        clip, report = found
         if report["missing_keys"]:
             raise ValueError(
-                f"{model} is not a whole CLIPModel: it lacks {min(report['missing_keys'])}"
-                " and would be partly random. Give a model with image and text tower and both projections"
+                f"{model} is not a whole CLIPModel: it lacks {min(report['missing_keys'])} and would be partly random. "
+                "Give a model with image and text tower and both projections"
             )
         self.model = clip.eval().requires_grad_(False).to(device)
         self.tokenizer = AutoTokenizer.from_pretrained(self.processor or self.source)
