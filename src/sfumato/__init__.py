@@ -21,6 +21,9 @@ _HOME = {
     "schedule": "sfumato.schedules",
     "Schedule": "sfumato.schedules",
     "Run": "sfumato.runs",
+    "load": "sfumato.bundle",
+    "save": "sfumato.bundle",
+    "push_to_hub": "sfumato.bundle",
     "demo_pipeline": "sfumato.emoji64",
 }
 

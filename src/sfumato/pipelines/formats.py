@@ -308,7 +308,7 @@ def _replace_denoiser(pipe: Any, checkpoint: Checkpoint, offload_base: bool) -> 
     return base
 
 
-def _empty_like(base: nn.Module, checkpoint: Checkpoint) -> Any:
+def _empty_like(base: Any, checkpoint: Checkpoint) -> Any:
     """A denoiser of the base's class without weights, with the checkpoint's own configuration where it has one."""
     from accelerate import init_empty_weights
 
