@@ -1,5 +1,7 @@
 """Bad input of every kind: one clear message, a failing exit code, and everything that was there intact."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -74,6 +76,18 @@ def test_an_empty_prompt_file_is_refused(world, tmp_path, refused):
     (tmp_path / "prompts.txt").write_text("\n")
     recipe = write_recipe(tmp_path / "recipe.yaml", world, prompts=str(tmp_path / "prompts.txt"))
     assert "prompts.txt is empty: give at least one prompt" in refused("train", recipe)
+
+
+def test_a_pipeline_with_a_truncated_file_is_refused(world, tmp_path, refused):
+    shutil.copytree(world / "pipeline", tmp_path / "pipeline")
+    weights = tmp_path / "pipeline" / "text_encoder" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    recipe = write_recipe(tmp_path / "recipe.yaml", world, pipeline={"path": str(tmp_path / "pipeline")})
+    assert "cannot load the pipeline" in refused("train", recipe)
+
+
+def test_printing_a_recipe_that_is_not_shipped_lists_those_that_are(refused):
+    assert "no shipped recipe 'mine.yaml': choose one of emoji64-demo" in refused("recipes", "mine.yaml")
 
 
 def test_a_run_of_another_recipe_is_refused_and_kept(run, refused):

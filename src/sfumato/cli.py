@@ -50,11 +50,12 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe."
     """
     from importlib.resources import files
 
+    if name is not None and name not in shipped_recipes():
+        raise ValueError(f"there is no shipped recipe {name!r}: choose one of {', '.join(shipped_recipes())}")
     if name is None:
         for shipped in shipped_recipes():
             print(f"{shipped:24} {load_recipe(shipped).description}")
     else:
-        load_recipe(name)
         print(files("sfumato").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8"), end="")
 
 

@@ -109,3 +109,11 @@ def test_full_training_forgets_what_the_old_weights_said_of_a_prompt(clip, world
 def test_empty_sides_are_refused(clip, world):
     with pytest.raises(ValueError, match="70 to learn from, 0 held out"):
         next(fit_preference(PreferenceReward(clip), world[1], [], PreferenceTraining()))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"), [("trainable", "heads", "'head' or 'full'"), ("steps", 0, "at least 1")]
+)
+def test_settings_that_train_nothing_are_refused(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        PreferenceTraining(**{field: value})

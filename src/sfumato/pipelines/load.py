@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
+from safetensors import SafetensorError
 
 from sfumato.config import PipelineConfig
 
@@ -34,7 +35,7 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
     else:
         try:
             pipe = diffusers.DiffusionPipeline.from_pretrained(config.path, dtype=dtype, use_safetensors=True)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ValueError(f"cannot load the pipeline {config.path!r}: {error}") from error
     if config.scheduler or config.scheduler_arguments:
         pipe.scheduler = _scheduler(pipe.scheduler, config)

@@ -44,6 +44,12 @@ class PreferenceTraining:
     patience: int = 5
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.trainable not in ("head", "full"):
+            raise ValueError(f"trainable is 'head' or 'full', not {self.trainable!r}")
+        if min(self.steps, self.batch_size, self.evaluate_every, self.patience) < 1:
+            raise ValueError("steps, batch_size, evaluate_every and patience are at least 1")
+
 
 def fit_preference(
     reward: PreferenceReward,
