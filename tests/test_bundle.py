@@ -308,3 +308,27 @@ def test_a_point_that_is_not_there_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match="is a run folder: make a guided pipeline of it"):
         sfumato.load(run[0].path)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_command_line_exports_a_point_and_draws_it(run, tmp_path, sfumato, monkeypatch):
+    pushed = []
+    monkeypatch.setattr("sfumato.bundle.push_to_hub", lambda *a, **k: pushed.append((a, k)) or "https://hub/me/mine")
+    out = tmp_path / "guided"
+    done = sfumato("export", run[0].path, "aw-linear", "--out", out, "--push", "me/mine")
+    assert done.out == f"{out}\nhttps://hub/me/mine\n"
+    assert pushed == [((out, "me/mine"), {"private": None})]
+    pictures = {}
+    for name, options in {
+        "saved": ["--pipeline", out],
+        "schedule": ["--pipeline", out, "--schedule", "base"],
+        "base": ["--pipeline", run[1].pipeline.path],
+        "tuned": ["--pipeline", run[1].pipeline.path, "--lora", out],
+    }.items():
+        path = tmp_path / f"{name}.png"
+        assert sfumato("sample", "a", *options, "--images", 2, "--steps", 2, "--out", path).out == f"{path}\n"
+        pictures[name] = path.read_bytes()
+    assert pictures["schedule"] == pictures["base"]
+    assert len(set(pictures.values())) == 3
+    refused = sfumato("sample", "a", "--pipeline", out, "--lora", out)
+    assert refused.code == 1 and "has a tuned model already" in refused.err
+    assert "did you mean 'aw-linear'" in sfumato("export", run[0].path, "aw-liner", "--out", out).err

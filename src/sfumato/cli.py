@@ -182,8 +182,12 @@ def demo(
 @app.command()
 def sample(
     prompt: Annotated[str, typer.Argument(help="What to draw.")],
-    pipeline: Annotated[str, typer.Option(help="emoji64, a folder, or a model id on the hub.")] = "emoji64",
-    lora: Annotated[Path | None, typer.Option(help="A tuned LoRA: a file, a training folder or a checkpoint.")] = None,
+    pipeline: Annotated[
+        str, typer.Option(help="emoji64, a folder, a model id on the hub, or a folder of `sfumato export`.")
+    ] = "emoji64",
+    lora: Annotated[
+        Path | None, typer.Option(help="A tuned model: a LoRA's file or folder, a training folder, a whole UNet.")
+    ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="Blend base and tuned: linear, power:2, step:0.6, constant:0.5, base, tuned.")
     ] = None,
@@ -192,7 +196,9 @@ def sample(
     seed: Annotated[int, typer.Option(help="Seed of the first image; the others count up.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="num_inference_steps.")] = 20,
     guidance_scale: Annotated[float, typer.Option(help="Classifier-free guidance.")] = 3.0,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16. [default: what was saved, else float32]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="A PNG with all images in a row.")] = Path("sample.png"),
 ) -> None:
     """Draw images, with or without a tuned LoRA and a guidance schedule.
@@ -203,11 +209,34 @@ def sample(
     from sfumato.config import PipelineConfig
     from sfumato.sampling import draw
 
-    if dtype not in ("float32", "bfloat16", "float16"):
+    if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is float32, bfloat16 or float16, not {dtype!r}")
-    config = PipelineConfig(path=pipeline, dtype=dtype)
+    config = PipelineConfig(path=pipeline, **({"dtype": dtype} if dtype else {}))
     call = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
     print(draw(config, prompt, list(range(seed, seed + images)), call, out, lora, schedule, cap))
+
+
+@app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder whose training is finished.")],
+    point: Annotated[
+        str, typer.Argument(help="An operating point by name (aig-power-2), its definition, or a point.yaml.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    push: Annotated[str | None, typer.Option(help="Upload it to this model (owner/name) on the hub.")] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new model on the hub private.")] = False,
+) -> None:
+    """Save an operating point of a run as a guided pipeline, which sfumato.load(FOLDER) loads, with a model card.
+
+    Example: sfumato export runs/mine aig-power-2 --out guided --push me/my-model
+    """
+    _silence()
+    from sfumato.bundle import push_to_hub
+    from sfumato.export import save_run
+
+    print(save_run(folder, point, out))
+    if push:
+        print(push_to_hub(out, push, private=private or None))
 
 
 def _experiment(source: str, overrides: list[str] | None) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +43,11 @@ def draw(
 ) -> Path:
     """Draw one image per seed in a row and write them to `out`.
 
+    Args:
+        config: a pipeline, or the folder of one that `sfumato.save` wrote, with its guidance.
+        lora: a tuned checkpoint of any kind that `sfumato.load` takes.
+        blend: a schedule; of a saved pipeline it replaces the saved one.
+
     Raises:
         ValueError: the prompt is empty, `out` is no PNG, a schedule was given without a LoRA, or the LoRA does not fit.
         FileNotFoundError: there is no such LoRA.
@@ -55,21 +59,26 @@ def draw(
     if cap != 1 and not blend:
         raise ValueError("--cap multiplies a schedule: give one with --schedule")
     plan = parse_schedule(blend, cap) if blend else None
-    if plan and lora is None:
-        raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")
     if lora and not lora.exists():
         raise FileNotFoundError(f"there is no LoRA at {lora}")
-    from sfumato.pipelines.adapters import load_lora
-    from sfumato.pipelines.guidance import annealed_guidance
+    from sfumato.bundle import load
+    from sfumato.pipelines.formats import MANIFEST, load_tuned
+    from sfumato.pipelines.guidance import enable_annealed_guidance
     from sfumato.pipelines.load import load_pipeline
     from sfumato.pipelines.rollout import rollout
 
-    pipe = load_pipeline(config)
-    pipe.set_progress_bar_config(disable=False)
-    with ExitStack() as stack:
+    if (Path(config.path) / MANIFEST).exists():
         if lora:
-            load_lora(pipe, lora)
+            raise ValueError(f"{config.path} has a tuned model already: --lora is for a plain pipeline")
+        dtype = config.dtype if "dtype" in config.model_fields_set else None
+        pipe = load(config.path, dtype=dtype, **(plan.to_dict() if plan else {}))
+    else:
+        if plan and lora is None:
+            raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")
+        pipe = load_pipeline(config)
+        pipe.set_progress_bar_config(disable=False)
+        base = load_tuned(pipe, lora) if lora else None
         if plan:
-            stack.enter_context(annealed_guidance(pipe, plan))
-        save_png(grid([rollout(pipe, prompt=prompt, seeds=seeds, **call).images]), out)
+            enable_annealed_guidance(pipe, plan, base=base)
+    save_png(grid([rollout(pipe, prompt=prompt, seeds=seeds, **call).images]), out)
     return out
