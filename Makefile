@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint types torture emoji wheel clean
+.PHONY: help setup demo test lint types torture emoji wheel comfyui clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -37,6 +37,9 @@ emoji: setup  ## make the bundled models again from the artwork (hours)
 
 wheel: setup  ## build the wheel
 	$(BIN)/python -m build --wheel
+
+comfyui: setup  ## the ComfyUI nodes in a real one: make comfyui COMFYUI=/path/to/ComfyUI COMFYUI_PYTHON=its/python
+	COMFYUI=$(COMFYUI) $(or $(COMFYUI_PYTHON),$(BIN)/python) -m pytest -rs tests/integrations/test_comfyui_source.py
 
 clean:  ## remove build products and caches, keep runs
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
