@@ -102,8 +102,8 @@ def test_few_prompts_are_searched_without_stopping():
         (("diversity", 0.0), 3000, PROMPTS, "above 0 and at most 1"),
         (("diversity", 1.1), 3000, PROMPTS, "above 0 and at most 1"),
         (("diversity", 0.9), 863, PROMPTS, "863 images is too small.* take 864"),
-        (("diversity", 0.9), 3000, PROMPTS[:1], "at least 2 prompts"),
-        (("diversity", 0.9), 3000, PROMPTS[:1] * 2, "all different"),
+        (("diversity", 0.9), 3000, PROMPTS[:1] * 2, "at least 2 different prompts"),
+        (("diversity", 0.9), 3000, PROMPTS[:2] * 2, "all different"),
     ],
 )
 def test_bad_input_is_refused(goal, budget, prompts, message):

@@ -147,9 +147,19 @@ class Trial:
         return not self.stopped and bool(self.slack.mean() >= 0)
 
 
-def smallest_budget(prompts: int, images_per_prompt: int) -> int:
-    """The images that the fixed schedules and one more take."""
-    return (len(FIXED) + 1) * prompts * images_per_prompt
+def check_size(prompts: Sequence[str], images_per_prompt: int, budget: int) -> None:
+    """Raise ValueError for fewer than two prompts, or a budget that the fixed schedules and one more would exceed."""
+    if len(set(prompts)) < 2:
+        raise ValueError(f"a search needs at least 2 different prompts, not {len(set(prompts))}")
+    if len(set(prompts)) < len(prompts):
+        raise ValueError(f"the prompts of a search must be all different, but {len(prompts)} have some twice")
+    smallest = (len(FIXED) + 1) * len(prompts) * images_per_prompt
+    if budget < smallest:
+        raise ValueError(
+            f"a budget of {budget} images is too small: the {len(FIXED)} fixed schedules and one more, on "
+            f"{len(prompts)} prompts with {images_per_prompt} images each, take {smallest}. Raise the budget, or give "
+            "fewer prompts or fewer images per prompt"
+        )
 
 
 def best(trials: Sequence[Trial], fixed_only: bool = False) -> Trial:
@@ -179,15 +189,7 @@ def search(
         ValueError: fewer than two prompts, a budget that is too small, or no gain of the tuned model to keep.
         ModuleNotFoundError: Optuna is not installed.
     """
-    if len(set(prompts)) < max(2, len(prompts)):
-        raise ValueError(f"a search needs at least 2 prompts, all different, not {len(prompts)} of which some agree")
-    smallest = smallest_budget(len(prompts), images_per_prompt)
-    if budget < smallest:
-        raise ValueError(
-            f"a budget of {budget} images is too small: the {len(FIXED)} fixed schedules and one more, on "
-            f"{len(prompts)} prompts with {images_per_prompt} images each, take {smallest}. Raise the budget, or give "
-            "fewer prompts or fewer images per prompt"
-        )
+    check_size(prompts, images_per_prompt, budget)
     with tqdm(total=budget, desc="searching", unit="image") as bar:
         yield from _Search(measure, order_of(prompts, seed), images_per_prompt, goal, seed, bar).trials()
 

@@ -28,7 +28,7 @@ from tqdm.auto import tqdm
 
 from sfumato.config import PointConfig, Recipe, TunedPoint
 from sfumato.frontier.points import OperatingPoint, check_trained
-from sfumato.frontier.search import Goal, Trial, Values, best, order_of, search
+from sfumato.frontier.search import Goal, Trial, Values, best, check_size, order_of, search
 from sfumato.frontier.search_images import Sampler
 from sfumato.frontier.search_space import BASE, TUNED, curve, guidance, label, point, python_line
 from sfumato.frontier.statistics import bootstrap, paired_difference
@@ -147,10 +147,11 @@ def tune_schedule(
     """
     goal = Goal(keep, share)  # type: ignore[arg-type]
     where = Path(folder) if folder else None
+    searched = _search_bench(prompts, images_per_prompt)
+    later = Bench(list(held_out), [seed + images_per_prompt for seed in searched.seeds]) if held_out else None
+    _check(searched, later, budget)
     sampler = Sampler(pipe, {"reward": as_reward(reward)}, features, call or {}, batch_size, adapter, base, where)
-    seeds = list(range(SEEDS, SEEDS + images_per_prompt))
-    later = Bench(list(held_out), [seed + images_per_prompt for seed in seeds]) if held_out else None
-    return _tune(sampler, Bench(list(prompts), seeds), later, goal, budget, seed)
+    return _tune(sampler, searched, later, goal, budget, seed)
 
 
 def tune_run(
@@ -198,24 +199,19 @@ def tune_run(
                 f"{len(prompts)} of the training prompts are not held out for the evaluation, but a search needs at "
                 "least 2: give a file with other prompts with --prompts"
             )
+    searched = _search_bench(prompts, images_per_prompt)
+    later = Bench(config.prompts, list(range(config.seed, config.seed + config.images_per_prompt)))
+    _check(searched, later, budget)
     pipe = load_pipeline(recipe.pipeline)
     adapter = load_lora(pipe, run.training("tuned"), "tuned")
     denoiser(pipe).requires_grad_(False)
     rewards = {"reward": reward} | ({"gold": gold} if gold else {})
     call = recipe.sampling.call()
     sampler = Sampler(pipe, rewards, features, call, config.batch_size, adapter, folder=run.path / "search")
-    later = Bench(config.prompts, list(range(config.seed, config.seed + config.images_per_prompt)))
-    searched = Bench(list(prompts), list(range(SEEDS, SEEDS + images_per_prompt)))
     return _tune(sampler, searched, later, goal, budget, seed)
 
 
 def _tune(sampler: Sampler, bench: Bench, held_out: Bench | None, goal: Goal, budget: int, seed: int) -> Result:
-    both = sorted(set(bench.prompts) & set(held_out.prompts if held_out else []))
-    if both:
-        raise ValueError(
-            f"held-out prompts cannot be searched on: take {', '.join(map(repr, both))} off one of the lists"
-        )
-
     def measure(config: PointConfig, prompt: str) -> tuple[float, float]:
         row = sampler(config, prompt, bench.seeds)
         return fmean(row["scores"]["reward"]), row["diversity"]
@@ -231,7 +227,12 @@ def _tune(sampler: Sampler, bench: Bench, held_out: Bench | None, goal: Goal, bu
     return result
 
 
-def _check(bench: Bench, held_out: Bench | None) -> None:
+def _search_bench(prompts: Sequence[str], images_per_prompt: int) -> Bench:
+    return Bench(list(prompts), list(range(SEEDS, SEEDS + images_per_prompt)))
+
+
+def _check(bench: Bench, held_out: Bench | None, budget: int) -> None:
+    check_size(bench.prompts, len(bench.seeds), budget)
     if len(bench.seeds) < 2:
         raise ValueError("diversity needs at least 2 images per prompt")
     if held_out is None:

@@ -22,7 +22,7 @@ OWN_STYLE = """
 .more { opacity: 0; pointer-events: none } .found .more, .trial:hover .more { opacity: 1 }
 svg:has(.trial:hover) .found:not(:hover) .more { opacity: 0 }
 .trial:hover .shape { stroke: var(--ink) }
-.curve, .rival { fill: none; stroke: var(--c); stroke-width: 2.2 }
+.panel { fill: none } .curve, .rival { fill: none; stroke: var(--c); stroke-width: 2.2 }
 .rival { stroke: var(--soft); stroke-width: 1.2; stroke-dasharray: 3 3 }
 """
 
@@ -54,8 +54,8 @@ def search_svg(found: dict[str, Any]) -> str:
         _axes(x, y, KEYS),
         _edge(found, x, y),
         _panel(trials, trials[found["fixed"]]),
-        *(_trial(t, t is best, x, y, _highest(trials)) for t in order),
         *_names([_mark(t, x, y, t is best) for t in trials if t["fixed"] or t is best]),
+        *(_trial(t, t is best, x, y, _highest(trials)) for t in order),
         _legend(),
     ]
     return (
@@ -128,7 +128,7 @@ def _panel(trials: list[dict[str, Any]], rival: dict[str, Any]) -> str:
     highest = _highest(trials)
     one = top + (1 - 1 / highest) * height
     return (
-        f'<path class="grid" d="M{left} {top}V{top + height}H{left + width}M{left} {one:.1f}H{left + width}"/>'
+        f'<path class="grid panel" d="M{left} {top}V{top + height}H{left + width}M{left} {one:.1f}H{left + width}"/>'
         f'<text class="tick" x="{left - 6}" y="{one + 4:.1f}" text-anchor="end">1</text>'
         f'<text class="tick" x="{left - 6}" y="{top + height + 4}" text-anchor="end">0</text>'
         f'<text class="tick" x="{left}" y="{top + height + 17}">noise</text>'
