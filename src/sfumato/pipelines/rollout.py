@@ -138,7 +138,7 @@ class _Watch:
         @functools.wraps(set_timesteps)
         def set_and_check(*args: Any, **kwargs: Any) -> Any:
             result = set_timesteps(*args, **kwargs)
-            self.total = len(self.scheduler.timesteps)
+            self.total = step_count(self.scheduler)
             if self.last_steps > self.total:
                 raise ValueError(
                     f"gradient was asked for the last {self.last_steps} steps, but {type(self.scheduler).__name__} "
@@ -183,6 +183,7 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
 
     Raises:
         ValueError: the rollout has no recording.
+        RuntimeError: the pipeline does not start from the latents that it is given.
     """
     if not rollout.steps:
         raise ValueError("this rollout was not recorded: pass record=True to rollout(...)")
@@ -199,7 +200,8 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
         restore(scheduler, recorded.state)
         if counts:
             setattr(scheduler, POSITION, recorded.index)
-        scheduler.timesteps = scheduler.timesteps[recorded.index : recorded.index + 1]
+        beyond = len(scheduler.timesteps) - step_count(scheduler)
+        scheduler.timesteps = scheduler.timesteps[recorded.index : recorded.index + 1 + beyond]
         return result
 
     @functools.wraps(step)
@@ -209,20 +211,33 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
         scheduler.timesteps = recorded.state["timesteps"].clone()
         kwargs = _with_generators(step, kwargs, generators)
         result, again = _recorded(scheduler, step, args, kwargs, generators, recorded.index)
+        if not torch.allclose(again.sample, recorded.sample, rtol=0, atol=0, equal_nan=True):
+            raise RuntimeError(
+                f"a {type(pipe).__name__} changes the latents it starts from: its steps cannot be replayed"
+            )
         done.append(again)
         return result
 
-    arguments = {**rollout.arguments, "latents": recorded.sample.detach(), "output_type": "latent"}
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(grad))
         stack.callback(restore, scheduler, snapshot(scheduler))
         stack.enter_context(_own_attributes_kept(pipe))
-        stack.enter_context(_unscaled_start(scheduler))
+        start = stack.enter_context(_started_at(pipe, recorded.sample.detach()))
         stack.enter_context(patched(scheduler, "set_timesteps", set_one))
         stack.enter_context(patched(scheduler, "step", recorded_step))
         stack.enter_context(_without_gradient_killers(pipe))
-        undecorated(pipe)(**arguments, generator=generators)
+        undecorated(pipe)(**{**rollout.arguments, **start}, output_type="latent", generator=generators)
     return done[0]
+
+
+def step_count(scheduler: Any) -> int:
+    """How many steps a pipeline takes on the timesteps that are set.
+
+    That is all of them, except where time is continuous and the list ends with the image itself, at 0 (TrigFlow).
+    """
+    timesteps = scheduler.timesteps
+    ends = timesteps.is_floating_point() and not hasattr(scheduler, "sigmas") and float(timesteps[-1]) == 0
+    return len(timesteps) - ends
 
 
 def undecorated(pipe: Any) -> Callable[..., Any]:
@@ -232,7 +247,7 @@ def undecorated(pipe: Any) -> Callable[..., Any]:
 
 
 def _per_image(arguments: dict[str, Any], count: int) -> dict[str, Any]:
-    """The pipeline arguments with every prompt repeated or checked to be one per image."""
+    """The pipeline arguments with every prompt repeated or checked to be one per image; a system prompt is for all."""
     if count == 0:
         raise ValueError("seeds is empty: give one seed per image")
     for name, reason in RESERVED.items():
@@ -240,7 +255,7 @@ def _per_image(arguments: dict[str, Any], count: int) -> dict[str, Any]:
             raise ValueError(f"rollout takes no {name}: {reason}")
     result = dict(arguments)
     for name, value in arguments.items():
-        if "prompt" not in name or value is None:
+        if "prompt" not in name or name.startswith("system") or value is None:
             continue
         if isinstance(value, str):
             result[name] = [value] * count
@@ -297,12 +312,28 @@ def _own_attributes_kept(pipe: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _unscaled_start(scheduler: Any) -> Iterator[None]:
-    """Make pipelines take given latents as they are, instead of multiplying them with the initial sigma."""
+def _started_at(pipe: Any, sample: torch.Tensor) -> Iterator[dict[str, Any]]:
+    """Make the pipeline start from exactly these latents, in its own layout; gives the arguments to call it with.
+
+    What diffusers' pipelines take as `latents` has another layout in some, and is scaled in others. So the result of
+    their `prepare_latents` is replaced. A pipeline without it is given the latents and an initial sigma of 1.
+    """
+    if hasattr(pipe, "prepare_latents"):
+        prepare = pipe.prepare_latents
+
+        @functools.wraps(prepare)
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            made = prepare(*args, **kwargs)
+            return (sample, *made[1:]) if isinstance(made, tuple) else sample
+
+        with patched(pipe, "prepare_latents", prepared):
+            yield {}
+        return
+    scheduler = pipe.scheduler
     cls = type(scheduler)
     one = property(lambda self: 1.0, lambda self, value: None)
     scheduler.__class__ = type(cls.__name__, (cls,), {"init_noise_sigma": one, "__module__": cls.__module__})
     try:
-        yield
+        yield {"latents": sample}
     finally:
         scheduler.__class__ = cls
