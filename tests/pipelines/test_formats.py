@@ -9,7 +9,15 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from sfumato.pipelines.adapters import WEIGHTS_NAME, base_weights, denoiser, denoiser_name, save_lora, tuned_adapter
+from sfumato.pipelines.adapters import (
+    WEIGHTS_NAME,
+    base_weights,
+    denoiser,
+    denoiser_name,
+    lora_scale,
+    save_lora,
+    tuned_adapter,
+)
 from sfumato.pipelines.formats import load_tuned, locate, recognise
 from tests import tiny
 
@@ -125,6 +133,20 @@ def test_a_kohya_file_changes_what_it_says(family, tmp_path):
     assert torch.equal(drawn(family, again), images)
 
 
+def test_the_names_of_older_diffusers_are_read(tmp_path):
+    pipe = tiny.pipeline("sd", lora=True)
+    save_lora(pipe, tmp_path)
+    new = load_file(tmp_path / WEIGHTS_NAME)
+    names = {"lora_A": "lora.down", "lora_B": "lora.up"}
+    old = {key.replace(new_name, names[new_name]): t for key, t in new.items() for new_name in names if new_name in key}
+    assert len(old) == len(new) and not old.keys() & new.keys()
+    save_file(old, tmp_path / "old.safetensors")
+    again = tiny.pipeline("sd")
+    load_tuned(again, tmp_path / "old.safetensors")
+    with lora_scale(pipe, 0.5):  # the tiny LoRA has alpha = 2 r, of which the old format knows nothing
+        torch.testing.assert_close(drawn("sd", again), drawn("sd", pipe), rtol=0, atol=1e-6)
+
+
 def test_a_second_lora_keeps_the_first_at_work_in_the_text_encoder_too(tmp_path):
     kohya_file("sd", tmp_path / "style.safetensors")
     pipe = tiny.pipeline("sd")
@@ -159,6 +181,11 @@ def test_a_whole_denoiser_takes_the_place_of_the_base(name, full):
     assert not pipe.unet.training
     pipe.unet = before
     assert torch.equal(drawn("sd", pipe), base)
+
+
+def test_a_lora_on_the_base_would_be_lost_and_is_refused(full):
+    with pytest.raises(ValueError, match="carries LoRAs, which a whole tuned denoiser would not"):
+        load_tuned(tiny.shared("sd", lora=True), full[0] / "unet-alone")
 
 
 def test_the_shards_were_shards(full):

@@ -24,6 +24,7 @@ from torch import nn
 
 from sfumato.pipelines.adapters import (
     WEIGHTS_NAME,
+    adapter_names,
     beside_others,
     check_free,
     check_shapes,
@@ -291,6 +292,11 @@ def unload(pipe: Any, adapter: str) -> None:
 
 def _replace_denoiser(pipe: Any, checkpoint: Checkpoint, offload_base: bool) -> nn.Module:
     base = denoiser(pipe)
+    if adapter_names(base):
+        raise ValueError(
+            f"the pipeline's {denoiser_name(pipe)} carries LoRAs, which a whole tuned denoiser would not: remove them "
+            "with pipe.unload_lora_weights() first"
+        )
     _check_relatives(pipe, checkpoint)
     tuned = _empty_like(base, checkpoint)
     _check_denoiser(tuned, checkpoint)
