@@ -34,8 +34,7 @@ class Levels:
 
     def progress(self) -> list[float]:
         span = self.cleanest - self.noisiest
-        u = [min(1.0, max(0.0, (value - self.noisiest) / span)) for value in self.values]
-        return [*u[:-1], 1.0]
+        return [*(min(1.0, max(0.0, (value - self.noisiest) / span)) for value in self.values[:-1]), 1.0]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sfumato.analytic.probe import probed_law
 from sfumato.analytic.steps import AffineStep, affine_steps, has_affine_steps
-from sfumato.pipelines.clocks import read_grid
+from sfumato.pipelines.clocks import denoised_timesteps, read_grid
 from sfumato.schedules import Schedule
 from sfumato.schedules import schedule as make_schedule
 
@@ -208,7 +208,7 @@ def _with_timesteps(scheduler: Any, num_inference_steps: int | None) -> Any:
 
 def _weights(scheduler: Any, schedule: Schedule) -> list[float]:
     """g at each of the scheduler's timesteps; a timestep that comes twice counts once."""
-    grid = scheduler.timesteps.tolist()
+    grid = denoised_timesteps(scheduler).tolist()
     rank = {timestep: index for index, timestep in enumerate(dict.fromkeys(grid))}
     weights = schedule.weights(read_grid(scheduler, schedule.clock))
     return [weights[rank[timestep]] for timestep in grid]

@@ -18,6 +18,8 @@ from sfumato.schedules import Schedule
 
 FLOW_LOGSNR = (-5.4, 7.1)
 """Log-SNR at the ends of flow matching, which trains on all of them: those of Stable Diffusion's noise schedule."""
+LIMIT = 4096.0
+"""Noise or signal that exceeds the other by more counts as this much more, as pure noise does in diffusers' Euler."""
 
 
 def read_grid(scheduler: Any, clock: str = "index") -> Grid:
@@ -27,47 +29,79 @@ def read_grid(scheduler: Any, clock: str = "index") -> Grid:
     of 1 and noise of 1, so that no kind of scheduler needs code of its own. Timesteps on an accelerator are copied to
     the host once.
     """
-    timesteps = scheduler.timesteps.cpu()
-    first: dict[float, int] = {}
-    for place, value in enumerate(timesteps.tolist()):
-        first.setdefault(value, place)
-    values = tuple(first)
+    timesteps = denoised_timesteps(scheduler)
+    values = list(dict.fromkeys(timesteps.tolist()))
     measures = {}
     if clock == "timestep":
-        last = float(scheduler.config.get("num_train_timesteps", 1000) - 1)
-        measures = {"timestep": Levels(values, max(last, values[0]), 0.0)}
+        measures = _time_measures(scheduler, values)
     elif clock in ("sigma", "logsnr"):
-        noise = _signal_and_noise(scheduler, timesteps[list(first.values())])
-        measures = _noise_measures(*noise, getattr(scheduler, "alphas_cumprod", None)) if noise else {}
+        noise = [_signal_and_noise(scheduler, timesteps.new_tensor([value])) for value in values]
+        measures = _noise_measures(values, noise, getattr(scheduler, "alphas_cumprod", None))
     return Grid(len(values), measures)
 
 
-def _signal_and_noise(scheduler: Any, timesteps: torch.Tensor) -> tuple[list[float], list[float]] | None:
-    """α and σ at each timestep; None if the scheduler has no way to add noise."""
-    probe = copy.copy(scheduler)  # some move their tables to the device of the sample
+def denoised_timesteps(scheduler: Any) -> torch.Tensor:
+    """The timesteps from which the scheduler steps, on the host, those that come twice included.
+
+    Some (SCM) list one more at the end, 0, which only says where the last step leads.
+    """
+    timesteps = scheduler.timesteps.cpu()
+    one_more = getattr(scheduler, "num_inference_steps", None) == len(timesteps.unique()) - 1
+    return timesteps[:-1] if one_more and scheduler.order == 1 and timesteps[-1] == 0 else timesteps
+
+
+def _time_measures(scheduler: Any, values: list[float]) -> dict[str, Levels]:
+    """The timesteps, unless they are no time of training but some function of the noise (EDM, SCM)."""
+    count = scheduler.config.get("num_train_timesteps", 1000)
+    if not hasattr(scheduler, "alphas_cumprod"):
+        sigmas = getattr(scheduler, "sigmas", None)
+        if sigmas is None or not math.isclose(float(sigmas[0]) * count, values[0], rel_tol=1e-4):
+            return {}
+    return {"timestep": Levels(tuple(values), max(count - 1.0, values[0]), 0.0)}
+
+
+def _signal_and_noise(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float] | None:
+    """α and σ at a timestep (1,); None if the scheduler has no way to add noise."""
+    probe = copy.copy(scheduler)  # some move their tables to the device of the sample, or note where they are
     add = getattr(probe, "add_noise", None) or getattr(probe, "scale_noise", None)
     if add is None:
         return None
     vars(probe).update({name: None for name in ("_begin_index", "_step_index") if name in vars(probe)})
-    zeros, ones = (torch.full((len(timesteps), 1), value, dtype=torch.float64) for value in (0.0, 1.0))
-    by_name = {"timesteps": timesteps} if add.__name__ == "add_noise" else {"timestep": timesteps}
-    first = "original_samples" if add.__name__ == "add_noise" else "sample"
-    alpha, sigma = (add(**{first: x, "noise": n}, **by_name)[:, 0].tolist() for x, n in ((ones, zeros), (zeros, ones)))
+    clean, noise = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
+    first, second = ("original_samples", "timesteps") if add.__name__ == "add_noise" else ("sample", "timestep")
+    alpha, sigma = add(**{first: clean, "noise": noise, second: timestep})[0].tolist()
     return alpha, sigma
 
 
-def _noise_measures(alpha: list[float], sigma: list[float], table: torch.Tensor | None) -> dict[str, Levels]:
+def _noise_measures(values: list[float], noise: list[Any], table: torch.Tensor | None) -> dict[str, Levels]:
     """Sigma and log-SNR of the levels, with the ends of training from the scheduler's table of cumulated alphas."""
-    flow = all(math.isclose(a + s, 1.0, abs_tol=1e-4) for a, s in zip(alpha, sigma, strict=True))
-    ratios = [s / a if a > 0 else math.inf for a, s in zip(alpha, sigma, strict=True)]
-    logsnr = tuple(-2 * math.log(ratio) if ratio > 0 else math.inf for ratio in ratios)
+    if None in noise:
+        return {}
+    flow = all(math.isclose(alpha + sigma, 1.0, abs_tol=1e-4) for alpha, sigma in noise)
+    ratios = [_bounded(sigma / alpha if alpha > 0 else math.inf) for alpha, sigma in noise]
     if flow:
-        return {"sigma": Levels(tuple(sigma), 1.0, 0.0), "logsnr": Levels(logsnr, *FLOW_LOGSNR)}
-    most, least = max(ratios), min(ratios)
-    if table is not None:
-        most, least = (((1 - table[i]) / table[i]).sqrt().item() for i in (-1, 0))
-    ends = -2 * math.log(most), -2 * math.log(least)
-    return {"sigma": Levels(tuple(ratios), most, 0.0), "logsnr": Levels(logsnr, *ends)}
+        sigmas, ends, logsnr_ends = [sigma for _, sigma in noise], (1.0, 0.0), FLOW_LOGSNR
+    else:
+        trained = ratios if table is None else [_bounded(r) for r in ((1 - table) / table).sqrt().tolist()]
+        sigmas = ratios = ratios if table is None else _with_midpoints(values, ratios, trained)
+        ends, logsnr_ends = (max(trained), 0.0), (-2 * math.log(max(trained)), -2 * math.log(min(trained)))
+    logsnr = tuple(-2 * math.log(ratio) for ratio in ratios)
+    return {"sigma": Levels(tuple(sigmas), *ends), "logsnr": Levels(logsnr, *logsnr_ends)}
+
+
+def _bounded(ratio: float) -> float:
+    return min(max(ratio, 1 / LIMIT), LIMIT)
+
+
+def _with_midpoints(values: list[float], ratios: list[float], trained: list[float]) -> list[float]:
+    """The noise of levels between two others (KDPM2), for which `add_noise` gives that of the next, from the table."""
+    found = list(ratios)
+    for index, following in enumerate(ratios[1:]):
+        if ratios[index] == following:
+            low = int(values[index])
+            a, b = (math.log(trained[min(place, len(trained) - 1)]) for place in (low, low + 1))
+            found[index] = math.exp(a + (values[index] - low) * (b - a))
+    return found
 
 
 class Clock:
@@ -111,7 +145,7 @@ class Clock:
         @functools.wraps(set_timesteps)
         def set_and_reset(*args: Any, **kwargs: Any) -> Any:
             result = set_timesteps(*args, **kwargs)
-            self._values = self.scheduler.timesteps.tolist()
+            self._values = denoised_timesteps(self.scheduler).tolist()
             order = {timestep: rank for rank, timestep in enumerate(dict.fromkeys(self._values))}
             self._ranks = [order[timestep] for timestep in self._values]
             self._grids = {clock: read_grid(self.scheduler, clock) for clock in self.clocks}
@@ -136,11 +170,19 @@ class Clock:
     def _start_before(self, scale_model_input: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(scale_model_input)
         def note_and_scale(sample: Any, timestep: Any = None, *args: Any, **kwargs: Any) -> Any:
-            if self._start is None and self.position == 0 and timestep is not None and self._values:
-                self._start = self._values.index(float(timestep))
+            if timestep is not None and self._values:
+                self._find_start(timestep)
             return scale_model_input(sample, timestep, *args, **kwargs)
 
         return note_and_scale
+
+    def _find_start(self, timestep: Any) -> None:
+        """Where the run began, from the first timestep; from the second if the first is listed twice (PNDM)."""
+        if self._start is None and self.position == 0:
+            self._start = self._values.index(float(timestep))
+        elif self._start is not None and self.position == 1:
+            following = self._values[self._start + 1 :]
+            self._start += following.index(float(timestep)) if float(timestep) in following else 0
 
     @property
     def position(self) -> int:
