@@ -8,13 +8,14 @@ LoRA loading, compilation and offloading go on working.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
-from sfumato.pipelines.adapters import denoiser, denoiser_name, tuned_adapters
+from sfumato.pipelines.adapters import adapter_names, denoiser, denoiser_name, tuned_adapters
 from sfumato.pipelines.clocks import Clock
 from sfumato.pipelines.models import FullModels, LoraModels, base_module
 from sfumato.pipelines.patching import patched
@@ -48,6 +49,8 @@ class Guidance:
         self.models: LoraModels | FullModels
         if base is not None:
             self.models, self._schedules = FullModels(self.module, base_module(pipe, base)), [schedule]
+            if blend == "weights" and (adapter_names(self.module) or adapter_names(self.models.base)):
+                raise ValueError("blend='weights' with a second model knows no LoRAs: fuse them and unload them first")
         else:
             names = tuned_adapters(pipe, adapter if adapter is None or isinstance(adapter, str) else list(adapter))
             self.models = LoraModels(self.module, names)
@@ -58,6 +61,7 @@ class Guidance:
         self._inside = False
         self._stack = ExitStack()
         self._forward: Callable[..., Any] | None = None
+        self._place: tuple[Any, str, Any] | None = None
 
     @property
     def passes(self) -> float:
@@ -105,9 +109,9 @@ class Guidance:
 
     def _install(self) -> None:
         place, name = _seam(self.pipe)
-        current = vars(place).get(name)
-        if self._forward is not None and current is self._forward:
+        if self._forward is not None and vars(place).get(name) is self._forward:
             return
+        self._uninstall()
         original = getattr(place, name)
 
         @functools.wraps(original)
@@ -120,17 +124,20 @@ class Guidance:
             finally:
                 self._inside = False
 
-        self._forward, self._before = forward, current
+        self._forward, self._place = forward, (place, name, vars(place).get(name))
         vars(place)[name] = forward
 
     def _uninstall(self) -> None:
-        place, name = _seam(self.pipe)
+        """Take our forward away from where it was put, which compilation may have left behind as the seam."""
+        if self._place is None:
+            return
+        place, name, before = self._place
         if vars(place).get(name) is self._forward:
-            if self._before is None:
+            if before is None:
                 del vars(place)[name]
             else:
-                vars(place)[name] = self._before
-        self._forward = None
+                vars(place)[name] = before
+        self._forward = self._place = None
 
     def _blended(self, original: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
         clock = self.clock
@@ -172,7 +179,7 @@ def _schedules(schedule: Schedule, adapter: Adapters) -> list[Schedule]:
     found = []
     for name, value in adapter.items():
         own = make_schedule(**value) if isinstance(value, Mapping) else value
-        if not isinstance(own, Schedule | int | float):
+        if not isinstance(own, Schedule) and not (isinstance(own, int | float) and math.isfinite(own)):
             raise ValueError(f"adapter {name!r} takes a number, by which the schedule is multiplied, or a Schedule")
         found.append(own if isinstance(own, Schedule) else schedule.times(float(own)))
     return found

@@ -94,6 +94,11 @@ class FullModels:
             return self.predict(int(weight), forward, call)
         if hasattr(self.module, "_hf_hook") or hasattr(self.base, "_hf_hook"):
             raise RuntimeError("weights of offloaded models cannot be interpolated: use blend='predictions'")
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.module.parameters()):
+            raise RuntimeError(
+                "gradient through interpolated weights of full models would be wrong: use blend='predictions', or "
+                "sample under torch.no_grad()"
+            )
         with self._swapped(weight):
             return forward(*call[0], **call[1])
 
