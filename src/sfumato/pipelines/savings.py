@@ -74,8 +74,9 @@ class Place(NamedTuple):
 
 @dataclass
 class _Kept:
-    """Differences of the models' predictions to that of one of them, from an earlier step."""
+    """Differences of the models' predictions to that of one of them, from an earlier step on inputs of these shapes."""
 
+    shapes: list[torch.Size]
     position: int
     interval: int
     differences: dict[int, Any]
@@ -112,12 +113,14 @@ class Blender:
         main = max(wanted, key=lambda index: abs(weights[index]))
         if len(wanted) == 1:
             return self._one(main, forward, call)
-        kept = self._kept.get(place.turn)
+        kept, shapes = self._kept.get(place.turn), [leaf.shape for leaf in leaves(call)]
+        if kept and kept.shapes != shapes:
+            kept = None  # classifier-free guidance was stopped on the way
         if kept and place.position - kept.position < kept.interval and kept.differences.keys() >= set(wanted):
             return self._corrected(weights, main, kept, self._one(main, forward, call))
         found = self._all(wanted, main, forward, call, place)
         if self.savings.reuse > 1:
-            self._kept[place.turn] = self._keep(found, main, place.position, kept)
+            self._kept[place.turn] = self._keep(found, main, shapes, place.position, kept)
         return mixed([weights[index] for index in wanted], [found[index] for index in wanted])
 
     def _one(self, index: int, forward: Forward, call: Call) -> Any:
@@ -168,7 +171,9 @@ class Blender:
             start += size
         return found
 
-    def _keep(self, found: dict[int, Any], main: int, position: int, before: _Kept | None) -> _Kept:
+    def _keep(
+        self, found: dict[int, Any], main: int, shapes: list[torch.Size], position: int, before: _Kept | None
+    ) -> _Kept:
         differences = {
             index: mapped(lambda a, b: (a - b).detach(), prediction, found[main]) for index, prediction in found.items()
         }
@@ -178,7 +183,7 @@ class Blender:
             if before and before.differences.keys() == differences.keys():
                 rate = _relative_change(before.differences, differences) / (position - before.position)
                 interval = max(1, min(self.savings.reuse, int(self.savings.drift / max(rate, 1e-12))))
-        return _Kept(position, interval, differences)
+        return _Kept(shapes, position, interval, differences)
 
     def _corrected(self, weights: Sequence[float], main: int, kept: _Kept, prediction: Any) -> Any:
         """main's prediction moved by the kept differences: eps_main + Σ_i w_i (d_i - d_main)."""
