@@ -56,8 +56,17 @@ class Sampler:
         self.models = {"adapter": adapter, "base": base}
         self.folder = folder
         self.prompts = PromptCache()
-        self.setup = _digest([_weights(pipe), type(pipe).__name__, repr(pipe.scheduler.config), repr(adapter), call])
-        self.setup = _digest([self.setup, [r.name for r in rewards.values()], getattr(features, "fingerprint", "")])
+        self.setup = _digest(
+            {
+                "weights": _weights(pipe),
+                "pipeline": type(pipe).__name__,
+                "scheduler": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
+                "adapter": adapter,
+                "call": call,
+                "rewards": {name: reward.name for name, reward in rewards.items()},
+                "features": getattr(features, "fingerprint", ""),
+            }
+        )
         rows = read_jsonl(folder / "images.jsonl") if folder else []
         self.known = {row["key"]: row for row in rows}
 
