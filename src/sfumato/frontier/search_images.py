@@ -92,7 +92,10 @@ class Sampler:
         with torch.no_grad():
             prompts = [prompt] * len(seeds)
             scores = {name: score(reward, images, prompts).tolist() for name, reward in self.rewards.items()}
-        found = {"scores": scores, "diversity": vendi_score(extract(self.features, images, self.batch_size))}
+        found: dict[str, Any] = {
+            "scores": scores,
+            "diversity": vendi_score(extract(self.features, images, self.batch_size)),
+        }
         found["forwards"] = fmean(forwards)
         if self.folder:
             found["file"] = f"images/{name}.png"

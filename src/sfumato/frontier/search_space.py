@@ -94,8 +94,8 @@ def label(config: PointConfig) -> str:
     match config:
         case LoraScalePoint():
             return f"LoRA {config.scale:g}"
-        case GuidancePoint(schedule="table"):
-            heights = " ".join(f"{g:g}" for _, g in config.parameters["points"])  # type: ignore[attr-defined]
+        case GuidancePoint(schedule="table", parameters={"points": list(points)}):
+            heights = " ".join(f"{g:g}" for _, g in points)
             return f"table {heights}, {config.blend}"
         case GuidancePoint(schedule="constant"):
             return f"constant {config.parameters['w']:g}, {config.blend}"
