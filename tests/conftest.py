@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tiny tensors lose by more threads
+os.environ.setdefault("MKL_CBWR", "COMPATIBLE")  # bit for bit, wherever in memory a tensor happens to lie
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 

@@ -11,7 +11,7 @@ from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run
 from tests.tiny_run import EVALUATION
 
-COMMANDS = ("recipes", "train", "evaluate", "report", "run", "demo", "sample")
+COMMANDS = ("recipes", "train", "evaluate", "report", "run", "demo", "sample", "export", "tune-schedule")
 
 
 def test_a_run_prints_the_result_and_shows_only_progress(finished):
@@ -75,6 +75,8 @@ def test_samples_are_drawn_with_and_without_guidance(run, world, sfumato, tmp_pa
         "g=1": ["--lora", run.training(), "--schedule", "tuned"],
         "power": ["--lora", run.training(), "--schedule", "power:2"],
         "capped": ["--lora", run.training(), "--schedule", "power:2", "--cap", "0.5"],
+        "sigma": ["--lora", run.training(), "--schedule", "power:2", "--clock", "sigma"],
+        "weights": ["--lora", run.training(), "--schedule", "table:0=0,0.5=0.1,1=0.4", "--blend", "weights"],
     }.items():
         out = tmp_path / f"{name}.png"
         fixed = ["--pipeline", world / "pipeline", "--images", 3, "--steps", 2, "--out", out]
@@ -84,7 +86,8 @@ def test_samples_are_drawn_with_and_without_guidance(run, world, sfumato, tmp_pa
             assert picture.size == (3 * 16, 16)
         pictures[name] = out.read_bytes()
     assert pictures["g=0"] == pictures["base"] != pictures["tuned"] == pictures["g=1"]
-    assert len({pictures[name] for name in ("base", "tuned", "checkpoint", "power", "capped")}) == 5
+    different = ("base", "tuned", "checkpoint", "power", "capped", "sigma", "weights")
+    assert len({pictures[name] for name in different}) == len(different)
 
 
 def test_recipes_are_listed_and_printed(sfumato):

@@ -189,9 +189,12 @@ def sample(
         Path | None, typer.Option(help="A tuned model: a LoRA's file or folder, a training folder, a whole UNet.")
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(help="Blend base and tuned: linear, power:2, step:0.6, constant:0.5, base, tuned.")
+        str | None,
+        typer.Option(help="Blend base and tuned: base, power:2, sigmoid:10,0.5, table:0=0,0.5=0.1,1=0.4."),
     ] = None,
     cap: Annotated[float, typer.Option(help="Multiply the schedule by this.")] = 1.0,
+    clock: Annotated[str, typer.Option(help="What the schedule runs on: index, timestep, sigma, logsnr.")] = "index",
+    blend: Annotated[str | None, typer.Option(help="predictions or weights. [default: predictions]")] = None,
     images: Annotated[int, typer.Option(min=1, help="How many images.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the first image; the others count up.")] = 0,
     steps: Annotated[int, typer.Option(min=1, help="num_inference_steps.")] = 20,
@@ -207,13 +210,16 @@ def sample(
     """
     _silence()
     from sfumato.config import PipelineConfig
-    from sfumato.sampling import draw
+    from sfumato.sampling import draw, parse_schedule
 
     if dtype not in (None, "float32", "bfloat16", "float16"):
         raise ValueError(f"dtype is float32, bfloat16 or float16, not {dtype!r}")
     config = PipelineConfig(path=pipeline, **({"dtype": dtype} if dtype else {}))
+    if schedule is None and (cap != 1 or clock != "index"):
+        raise ValueError("--cap and --clock belong to a schedule: give one with --schedule")
+    plan = parse_schedule(schedule, cap, clock) if schedule else None
     call = {"num_inference_steps": steps, "guidance_scale": guidance_scale}
-    print(draw(config, prompt, list(range(seed, seed + images)), call, out, lora, schedule, cap))
+    print(draw(config, prompt, list(range(seed, seed + images)), call, out, lora, plan, blend))
 
 
 @app.command()

@@ -38,27 +38,28 @@ def draw(
     call: dict[str, Any],
     out: Path,
     lora: Path | None = None,
+    plan: Schedule | None = None,
     blend: str | None = None,
-    cap: float = 1.0,
 ) -> Path:
     """Draw one image per seed in a row and write them to `out`.
 
     Args:
         config: a pipeline, or the folder of one that `sfumato.save` wrote, with its guidance.
         lora: a tuned checkpoint of any kind that `sfumato.load` takes.
-        blend: a schedule; of a saved pipeline it replaces the saved one.
+        plan: how to blend base and tuned; of a saved pipeline it replaces the saved schedule.
+        blend: what is blended, `"predictions"` or `"weights"`; by default what was saved, else predictions.
 
     Raises:
-        ValueError: the prompt is empty, `out` is no PNG, a schedule was given without a LoRA, or the LoRA does not fit.
+        ValueError: the prompt is empty, `out` is no PNG, a schedule was given without a LoRA or `blend` without a
+            schedule, or the LoRA does not fit.
         FileNotFoundError: there is no such LoRA.
     """
     if not prompt.strip():
         raise ValueError("the prompt is empty: say what to draw")
     if out.suffix.lower() != ".png":
         raise ValueError(f"{out} is not the name of a PNG: let it end in .png")
-    if cap != 1 and not blend:
-        raise ValueError("--cap multiplies a schedule: give one with --schedule")
-    plan = parse_schedule(blend, cap) if blend else None
+    if blend and not plan:
+        raise ValueError("--blend says what a schedule blends: give one with --schedule")
     if lora and not lora.exists():
         raise FileNotFoundError(f"there is no LoRA at {lora}")
     from sfumato.bundle import load
@@ -71,7 +72,8 @@ def draw(
         if lora:
             raise ValueError(f"{config.path} has a tuned model already: --lora is for a plain pipeline")
         dtype = config.dtype if "dtype" in config.model_fields_set else None
-        pipe = load(config.path, dtype=dtype, **(plan.to_dict() if plan else {}))
+        given = (plan.to_dict() if plan else {}) | ({"blend": blend} if blend else {})
+        pipe = load(config.path, dtype=dtype, **given)
     else:
         if plan and lora is None:
             raise ValueError("--schedule blends base and tuned model: say where the tuned one is with --lora")
@@ -79,6 +81,6 @@ def draw(
         pipe.set_progress_bar_config(disable=False)
         base = load_tuned(pipe, lora) if lora else None
         if plan:
-            enable_annealed_guidance(pipe, plan, base=base)
+            enable_annealed_guidance(pipe, plan, base=base, blend=blend or "predictions")
     save_png(grid([rollout(pipe, prompt=prompt, seeds=seeds, **call).images]), out)
     return out
