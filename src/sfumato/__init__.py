@@ -24,6 +24,7 @@ _HOME = {
     "load": "sfumato.bundle",
     "save": "sfumato.bundle",
     "push_to_hub": "sfumato.bundle",
+    "tune_schedule": "sfumato.frontier.tune",
     "demo_pipeline": "sfumato.emoji64",
 }
 

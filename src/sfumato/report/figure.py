@@ -82,8 +82,8 @@ def frontier_svg(run: Run) -> str:
     if points:
         x, y = (_axis(points, key, *ends) for key, ends in zip(keys, ((LEFT, RIGHT), (BOTTOM, TOP)), strict=True))
         marks = [_mark(point, keys, x, y, styles) for point in points]
-        parts += [_axes(x, y, keys), _ground([m for m in marks if m.best]), _lines(frontier, marks, styles)]
-        parts += [*map(_bars, marks), *map(_shape, marks), *_names(marks)]
+        parts += [draw_axes(x, y, keys), _ground([m for m in marks if m.best]), _lines(frontier, marks, styles)]
+        parts += [*map(_bars, marks), *map(_shape, marks), *draw_names(marks)]
     parts.append(_legend(methods, styles))
     words = f"{vocabulary.metric(keys[1]).label} against {vocabulary.lower_first(vocabulary.metric(keys[0]).label)}: "
     words += ", ".join(
@@ -122,7 +122,8 @@ def _mark(point: dict[str, Any], keys: tuple[str, str], x: Axis, y: Axis, styles
     )
 
 
-def _axes(x: Axis, y: Axis, keys: tuple[str, str]) -> str:
+def draw_axes(x: Axis, y: Axis, keys: tuple[str, str]) -> str:
+    """Grid, ticks and titles of both axes."""
     across, up = (vocabulary.metric(key).label for key in keys)
     parts = []
     for value, text in y.ticks(8):
@@ -167,7 +168,7 @@ def _shape(mark: Mark) -> str:
     )
 
 
-def _names(marks: list[Mark]) -> list[str]:
+def draw_names(marks: list[Mark]) -> list[str]:
     """Labels at the first free place around their marks, non-dominated points first."""
     taken = [(m.x - 10, m.y - 10, m.x + 10, m.y + 10) for m in marks]
     bars: list[Box] = []

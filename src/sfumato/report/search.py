@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.report import vocabulary
-from sfumato.report.figure import BOTTOM, HEIGHT, LEFT, RIGHT, STYLE, TOP, WIDTH, Axis, Mark, _axes, _names
-from sfumato.report.table import _aligned
+from sfumato.report.figure import BOTTOM, HEIGHT, LEFT, RIGHT, STYLE, TOP, WIDTH, Axis, Mark, draw_axes, draw_names
+from sfumato.report.table import aligned
 from sfumato.runs import read_json, write_text
 
 KEYS = ("reward", "vendi")
@@ -51,10 +51,10 @@ def search_svg(found: dict[str, Any]) -> str:
     palette = (Path(__file__).parent / "palette.css").read_text(encoding="utf-8")
     parts = [
         f'<rect class="sheet" x=".5" y=".5" width="{SHEET - 1}" height="{HEIGHT - 1}" rx="14"/>',
-        _axes(x, y, KEYS),
+        draw_axes(x, y, KEYS),
         _edge(found, x, y),
         _panel(trials, trials[found["fixed"]]),
-        *_names([_mark(t, x, y, t is best) for t in trials if t["fixed"] or t is best]),
+        *draw_names([_mark(t, x, y, t is best) for t in trials if t["fixed"] or t is best]),
         *(_trial(t, t is best, x, y, _highest(trials)) for t in order),
         _legend(),
     ]
@@ -185,7 +185,7 @@ def _block(rows: dict[str, dict[str, Any]], goal: dict[str, Any]) -> list[str]:
                 _kept(row, rows, goal),
             ]
         )
-    return _aligned(table)
+    return aligned(table)
 
 
 def _kept(row: dict[str, Any], rows: dict[str, dict[str, Any]], goal: dict[str, Any]) -> str:

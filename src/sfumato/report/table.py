@@ -18,7 +18,7 @@ def frontier_table(frontier: dict[str, Any]) -> str:
         + [f"{point['forwards']:.1f}"]
         for point in points
     ]
-    lines = _aligned([head, *rows])
+    lines = aligned([head, *rows])
     volumes = [
         f"{m['name']}: {m['hypervolume']['mean']:.3f} [{m['hypervolume']['low']:.3f}, {m['hypervolume']['high']:.3f}]"
         + (" (another number of points: not like for like)" if m["points_differ"] else "")
@@ -29,7 +29,7 @@ def frontier_table(frontier: dict[str, Any]) -> str:
     return "\n".join([*lines, "", "hypervolume (95 % over prompts)", *volumes, "", *chances, *warnings])
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(
