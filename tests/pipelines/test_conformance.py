@@ -19,6 +19,8 @@ from tests import tiny
 STEPS = 2
 TWO_CALLS = ("lumina2", "cogview4", "qwen-image", "chroma", "flux2")
 """They run the denoiser once for the prompt and once for the negative prompt; the others stack both in one batch."""
+ONE_BATCH = tuple(f for f in tiny.ALL_FAMILIES if f not in (*TWO_CALLS, "flux", "lcm", "sana-sprint", "z-image"))
+"""They stack both as tensors; the first three of the others take the guidance scale as an input of the denoiser."""
 
 
 @pytest.fixture(scope="module", params=tiny.ALL_FAMILIES)
@@ -102,6 +104,51 @@ def test_blending_weights_is_a_lora_of_half_the_size(family):
     with annealed_guidance(pipe, "constant", w=0.5, blend="weights") as guidance:
         assert torch.equal(sample(pipe, family), sample(halved, family))
     assert guidance.passes == STEPS * calls_a_step(family)
+
+
+def test_both_models_run_in_one_forward(family):
+    pipe = tiny.pipeline(family, lora=True)
+    with annealed_guidance(pipe, "constant", w=0.5):
+        exact = sample(pipe, family)
+    sizes = tiny.counted(denoiser(pipe))
+    with annealed_guidance(pipe, "constant", w=0.5, savings={"one_forward": True}):
+        assert torch.allclose(sample(pipe, family), exact, rtol=0, atol=1e-5)
+    assert len(sizes) == STEPS * calls_a_step(family)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(f, marks=pytest.mark.xfail(reason="its unconditional rows come last", strict=True))
+        if f == "lumina"
+        else f
+        for f in ONE_BATCH
+    ],
+)
+def test_the_rows_that_are_shared_are_those_of_the_negative_prompt(name):
+    pipe, bare = tiny.shared(name, lora=True), tiny.shared(name)
+    saving = annealed_guidance(pipe, "constant", w=0.25, savings={"share_unconditional": True})
+    with saving, recorded(denoiser(pipe)) as calls:
+        sample(pipe, name)
+    args, kwargs, output = calls[1]
+    with torch.no_grad():
+        base = denoiser(bare)(*args, **kwargs)
+    shared = {row for row in range(4) if torch.allclose(output[0][row], base[0][row], atol=1e-6)}
+    given = arguments(name)
+    embedded = {key: value.flip(1) for key, value in given.items() if key == "negative_prompt_embeds"}
+    with recorded(denoiser(pipe)) as others:
+        tiny.images(pipe, [1, 2], **given | (embedded or {"negative_prompt": ["blur", "noise"]}))
+    (_, first, _), (_, second, _) = calls[0], others[0]
+    pairs = [(first[key], second[key]) for key in first if "encoder_hidden_states" in key and "mask" not in key]
+    assert shared == {row for x, y in pairs for row in range(4) if not torch.equal(x[row], y[row])} == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["lumina2", "z-image"])
+def test_sharing_is_refused_where_the_rows_are_not_stacked_as_tensors(name):
+    pipe = tiny.shared(name, lora=True)
+    saving = annealed_guidance(pipe, "constant", w=0.5, savings={"share_unconditional": True})
+    with saving, pytest.raises(ValueError, match="share_unconditional needs a pipeline that"):
+        sample(pipe, name)
 
 
 def test_a_second_checkpoint_as_the_base_is_blended_like_a_lora_that_is_off(family):
