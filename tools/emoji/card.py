@@ -56,7 +56,8 @@ three vendors at 64x64 on white, holds out {held} of {total} (emoji, vendor) pai
 A caption is the name (50 %), the subcategory (30 %), a category (10 %) or nothing (10 %); half of them name the
 style. Seeds are fixed and interrupted runs continue. Floating-point sums differ between machines, so the
 figures below come out close, not to the digit. We allow 0.1 for accuracies, 0.5 dB for the autoencoder and 20 % for
-the Frechet distance; this tolerance is chosen, not measured over repeated trainings.
+the Frechet distance. A second run of `make emoji` from nothing, 1 h 42 min beside other work on two cores, differed
+from the first by at most 0.08 in accuracies, 0.15 dB and 10 %.
 """
 
 LICENCE = """
