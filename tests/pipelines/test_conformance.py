@@ -159,9 +159,7 @@ def test_a_second_checkpoint_as_the_base_is_blended_like_a_lora_that_is_off(fami
     assert torch.equal(*results)
 
 
-def test_all_calls_of_a_step_stand_at_one_place_of_the_clock(family, request):
-    if family == "sana-sprint":
-        request.applymarker(pytest.mark.xfail(reason="the clock counts the end of TrigFlow's timesteps", strict=True))
+def test_all_calls_of_a_step_stand_at_one_place_of_the_clock(family):
     seen = []
     with annealed_guidance(tiny.shared(family, lora=True), lambda u: seen.append(u) or 0.5):
         sample(tiny.shared(family, lora=True), family)

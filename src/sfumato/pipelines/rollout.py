@@ -18,6 +18,7 @@ import torch
 from diffusers.utils import logging
 
 from sfumato.pipelines.adapters import denoiser
+from sfumato.pipelines.clocks import denoised_timesteps
 from sfumato.pipelines.patching import patched
 from sfumato.pipelines.state import POSITION, restore, snapshot
 
@@ -138,7 +139,7 @@ class _Watch:
         @functools.wraps(set_timesteps)
         def set_and_check(*args: Any, **kwargs: Any) -> Any:
             result = set_timesteps(*args, **kwargs)
-            self.total = step_count(self.scheduler)
+            self.total = len(denoised_timesteps(self.scheduler))
             if self.last_steps > self.total:
                 raise ValueError(
                     f"gradient was asked for the last {self.last_steps} steps, but {type(self.scheduler).__name__} "
@@ -200,7 +201,7 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
         restore(scheduler, recorded.state)
         if counts:
             setattr(scheduler, POSITION, recorded.index)
-        beyond = len(scheduler.timesteps) - step_count(scheduler)
+        beyond = len(scheduler.timesteps) - len(denoised_timesteps(scheduler))
         scheduler.timesteps = scheduler.timesteps[recorded.index : recorded.index + 1 + beyond]
         return result
 
@@ -228,16 +229,6 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
         stack.enter_context(_without_gradient_killers(pipe))
         undecorated(pipe)(**{**rollout.arguments, **start}, output_type="latent", generator=generators)
     return done[0]
-
-
-def step_count(scheduler: Any) -> int:
-    """How many steps a pipeline takes on the timesteps that are set.
-
-    That is all of them, except where time is continuous and the list ends with the image itself, at 0 (TrigFlow).
-    """
-    timesteps = scheduler.timesteps
-    ends = timesteps.is_floating_point() and not hasattr(scheduler, "sigmas") and float(timesteps[-1]) == 0
-    return len(timesteps) - ends
 
 
 def undecorated(pipe: Any) -> Callable[..., Any]:
