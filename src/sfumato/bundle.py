@@ -40,6 +40,7 @@ from sfumato.pipelines.formats import MANIFEST, load_tuned, locate, unload
 from sfumato.pipelines.guidance import enable_annealed_guidance
 from sfumato.pipelines.load import load_pipeline
 from sfumato.pipelines.models import FullModels
+from sfumato.pipelines.state import GUIDANCE
 from sfumato.runs import read_json, write_json, write_text
 
 FORMAT = 1
@@ -195,7 +196,7 @@ def save(pipe: Any, folder: str | Path, base: str | None = None) -> Path:
     Raises:
         ValueError: guidance is off or cannot be written (a Python callable), or the base is not known.
     """
-    guidance = getattr(pipe, "_sfumato_guidance", None)
+    guidance = getattr(pipe, GUIDANCE, None)
     if guidance is None:
         raise ValueError("guidance is off: turn it on with sfumato.enable_annealed_guidance(pipe, ...) first")
     if isinstance(guidance.models, FullModels):

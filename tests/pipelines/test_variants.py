@@ -263,7 +263,6 @@ def test_a_pipeline_made_from_a_guided_one_shares_its_guidance_until_that_ends()
     assert torch.equal(run(later), run(sibling)) and apart(run(later), mixed)
 
 
-@pytest.mark.xfail(strict=True, reason="goes wrong silently: to be refused")
 def test_guidance_is_refused_for_a_pipeline_whose_denoiser_is_guided_already():
     """It would be blended twice."""
     pipe = tiny.pipeline("sd", lora=True)

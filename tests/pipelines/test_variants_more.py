@@ -14,7 +14,6 @@ from tests import tiny
 from tests.pipelines.variants import LINEAR, add_adapter, apart, by_hand, close, prove, quantise, sample, shake
 
 CPU = torch.device("cpu")
-NOT_YET = pytest.mark.xfail(strict=True, reason="goes wrong silently: to be refused")
 
 
 def sequential(pipe):
@@ -161,7 +160,6 @@ def test_caches_that_base_and_tuned_would_share_are_refused(name):
     refused(pipe, "call its disable_cache", error=RuntimeError)
 
 
-@NOT_YET
 @pytest.mark.parametrize("where", ["before", "within"])
 def test_a_cache_put_on_the_model_by_hand_or_later_is_refused(where):
     pipe = tiny.pipeline("flux", lora=True)
@@ -192,8 +190,8 @@ def other(family, **changes):
         ("sd3", {"vae": {"shift_factor": 0.1}}, "latents of base have shift_factor 0.1"),
         ("sdxl", {"vae": {"latents_mean": [0.1] * 4}}, r"latents of base have latents_mean \[0.1"),
         ("sdxl", {"unet": {"block_out_channels": (8, 8)}}, "differ in shape"),
-        pytest.param("sd", {"unet": {"attention_head_dim": 1}}, "attention_head_dim", marks=NOT_YET),
-        pytest.param("sd", {"scheduler": {"beta_end": 0.02}}, "beta_end|noise", marks=NOT_YET),
+        ("sd", {"unet": {"attention_head_dim": 1}}, "attention_head_dim"),
+        ("sd", {"scheduler": {"beta_end": 0.02}}, "beta_end|noise"),
     ],
 )
 def test_a_base_that_differs_is_refused_by_name(family, changes, message):
@@ -228,7 +226,6 @@ def test_a_scheduler_that_clips_does_not_step_to_the_mix_of_both_steps(clip):
     assert close(result.steps[1].next_sample, (base + tuned) / 2) == (not clip)
 
 
-@NOT_YET
 def test_dora_is_not_linear_in_its_scale_so_that_its_weights_are_not_interpolated():
     pipe = tiny.pipeline("sd")
     add_adapter(pipe, use_dora=True)

@@ -126,6 +126,13 @@ class AdapterSwitch:
             for layer, active in zip(self.layers, before, strict=True):
                 layer._active_adapter = active
 
+    def check_linear(self) -> None:
+        """Raise ValueError unless the weights are linear in the adapter's scale."""
+        if any(getattr(layer, "use_dora", {}).get(self.adapter) for layer in self.layers):
+            raise ValueError(
+                f"adapter {self.adapter!r} is a DoRA, whose weights are not linear in its scale: blend predictions"
+            )
+
     @contextmanager
     def scaled(self, scale: float) -> Iterator[None]:
         """The adapter's weight change is multiplied by `scale`."""
@@ -149,7 +156,9 @@ def base_weights(pipe: Any, adapter: str | None = None) -> Iterator[None]:
 @contextmanager
 def lora_scale(pipe: Any, scale: float, adapter: str | None = None) -> Iterator[None]:
     """Run `pipe` with the weights base + scale · ΔW: LoRA scaling, the same at all noise levels."""
-    with AdapterSwitch(denoiser(pipe), tuned_adapter(pipe, adapter)).scaled(scale):
+    switch = AdapterSwitch(denoiser(pipe), tuned_adapter(pipe, adapter))
+    switch.check_linear()
+    with switch.scaled(scale):
         yield
 
 

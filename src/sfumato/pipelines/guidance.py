@@ -20,6 +20,7 @@ from sfumato.pipelines.clocks import Clock
 from sfumato.pipelines.models import FullModels, LoraModels, base_module
 from sfumato.pipelines.patching import patched
 from sfumato.pipelines.savings import Blender, Place, Savings
+from sfumato.pipelines.state import GUIDANCE
 from sfumato.schedules import Schedule
 from sfumato.schedules import schedule as make_schedule
 
@@ -54,6 +55,8 @@ class Guidance:
         else:
             names = tuned_adapters(pipe, adapter if adapter is None or isinstance(adapter, str) else list(adapter))
             self.models = LoraModels(self.module, names)
+            if blend == "weights":
+                self.models.check_linear()
             self._schedules = _schedules(schedule, adapter)
         self.blender = Blender(self.models, savings)
         self.clock = Clock(pipe.scheduler, (schedule.clock for schedule in self._schedules))
@@ -86,11 +89,14 @@ class Guidance:
         """Start blending.
 
         Raises:
-            RuntimeError: the denoiser caches activations between calls, which base and tuned would share.
+            RuntimeError: the denoiser caches activations between calls, which base and tuned would share, or it is
+                guided already.
         """
-        if getattr(self.module, "is_cache_enabled", False):
-            raise RuntimeError("base and tuned would share the denoiser's cache: call its disable_cache() first")
-        self._stack.enter_context(patched(self.pipe, "_sfumato_guidance", self))
+        if getattr(self.module, GUIDANCE, None) is not None:
+            raise RuntimeError("guidance is already on for another pipeline with this denoiser: disable it there first")
+        self._refuse_caches()
+        for guided in (self.pipe, self.module):
+            self._stack.enter_context(patched(guided, GUIDANCE, self))
         self._stack.enter_context(self.clock.running())
         self._install()
         self._stack.callback(self._uninstall)
@@ -104,6 +110,7 @@ class Guidance:
 
     def _begin(self) -> None:
         """A pipeline call begins: model offloading may have taken our forward away after the last one."""
+        self._refuse_caches()
         self.blender.reset()
         self._install()
 
@@ -155,6 +162,11 @@ class Guidance:
         clock.calls += 1
         return result
 
+    def _refuse_caches(self) -> None:
+        hooks = [getattr(part, "_diffusers_hook", None) for part in self.module.modules()]
+        if any(hook._is_stateful for registry in hooks if registry is not None for hook in registry.hooks.values()):
+            raise RuntimeError("base and tuned would share the denoiser's cache: call its disable_cache() first")
+
     def _refuse_recomputation(self) -> None:
         checkpointing = getattr(self.module, "is_gradient_checkpointing", False)
         if isinstance(self.models, LoraModels) and torch.is_grad_enabled() and checkpointing:
@@ -199,7 +211,7 @@ def enable_annealed_guidance(
 
     Takes what `annealed_guidance` takes.
     """
-    if getattr(pipe, "_sfumato_guidance", None) is not None:
+    if getattr(pipe, GUIDANCE, None) is not None:
         raise RuntimeError("guidance is already on for this pipeline: call disable_annealed_guidance(pipe) first")
     chosen = savings if isinstance(savings, Savings) else Savings(**(savings or {}))
     return Guidance(pipe, make_schedule(schedule, **parameters), adapter, base, blend, chosen).enable()
@@ -207,7 +219,7 @@ def enable_annealed_guidance(
 
 def disable_annealed_guidance(pipe: Any) -> None:
     """Undo `enable_annealed_guidance`; nothing happens when guidance is off."""
-    guidance = getattr(pipe, "_sfumato_guidance", None)
+    guidance = getattr(pipe, GUIDANCE, None)
     if guidance is not None:
         guidance.disable()
 

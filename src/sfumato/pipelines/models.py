@@ -48,6 +48,11 @@ class LoraModels:
                 stack.enter_context(switch.off() if weight == 0.0 else switch.scaled(weight))
             return forward(*call[0], **call[1])
 
+    def check_linear(self) -> None:
+        """Raise ValueError unless the weights of all adapters can be interpolated."""
+        for switch in self.switches:
+            switch.check_linear()
+
     def predict_rows(self, indices: Sequence[int], forward: Forward, call: Call) -> Any:
         """One forward in which row i is computed by model `indices[i]`, by peft's mixed batches.
 
@@ -149,15 +154,29 @@ def base_module(pipe: Any, base: Any) -> nn.Module:
         raise ValueError(f"base is a {type(module).__name__}, the pipeline's denoiser a {type(tuned).__name__}")
     if _shapes(module) != _shapes(tuned):
         raise ValueError(f"base and the {denoiser_name(pipe)} of the pipeline differ in shape: they must be one model")
+    _check_same_config(module, tuned)
     if not isinstance(base, nn.Module):
         _check_same_conventions(pipe, base)
     return module
+
+
+def _check_same_config(module: nn.Module, tuned: nn.Module) -> None:
+    """Two of one shape may still compute differently; the image size that a model was made for is no difference."""
+    theirs, ours = (dict(getattr(part, "config", {})) for part in (module, tuned))
+    for name in sorted(theirs.keys() | ours.keys()):
+        if not name.startswith("_") and name != "sample_size" and theirs.get(name) != ours.get(name):
+            raise ValueError(
+                f"base has {name} {theirs.get(name)}, the pipeline's denoiser {ours.get(name)}: they must be one model"
+            )
 
 
 def _check_same_conventions(pipe: Any, base: Any) -> None:
     kinds = [getattr(p.scheduler.config, "prediction_type", None) for p in (base, pipe)]
     if kinds[0] != kinds[1]:
         raise ValueError(f"base predicts {kinds[0]}, the pipeline {kinds[1]}: their predictions cannot be mixed")
+    theirs, ours = (getattr(p.scheduler, "alphas_cumprod", None) for p in (base, pipe))
+    if theirs is not None and ours is not None and not _alike(theirs, ours):
+        raise ValueError("base and the pipeline have different noise schedules: their predictions cannot be mixed")
     for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
         ours, theirs = (getattr(getattr(p, "vae", None), "config", {}).get(name) for p in (pipe, base))
         if ours != theirs:
@@ -165,6 +184,10 @@ def _check_same_conventions(pipe: Any, base: Any) -> None:
                 f"the latents of base have {name} {theirs}, those of the pipeline {ours}: their predictions cannot be "
                 "mixed"
             )
+
+
+def _alike(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a.cpu(), b.cpu(), rtol=0, atol=1e-3)
 
 
 def _shapes(module: nn.Module) -> dict[str, torch.Size]:

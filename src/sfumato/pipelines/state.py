@@ -1,4 +1,4 @@
-"""The state of a scheduler: taken before a step, put back to run that step again."""
+"""What is noted on pipelines and schedulers; a scheduler's state, taken before a step and put back to run it again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+GUIDANCE = "_sfumato_guidance"
+"""The attribute of a guided pipeline, and of its denoiser, that holds the `Guidance`."""
 POSITION = "_sfumato_position"
 """The scheduler attribute in which guidance counts the steps taken; part of the state like every other attribute."""
 
