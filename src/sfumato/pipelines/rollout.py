@@ -20,7 +20,7 @@ from diffusers.utils import logging
 from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.clocks import denoised_timesteps
 from sfumato.pipelines.patching import patched
-from sfumato.pipelines.state import POSITION, restore, snapshot
+from sfumato.pipelines.state import GUIDANCE, POSITION, restore, snapshot
 
 logger = logging.get_logger(__name__)
 
@@ -110,7 +110,7 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
         raise ValueError(
             f"{type(pipe).__name__} ran {watch.taken} of {watch.total} steps: gradient needs a text-to-image call"
         )
-    guidance = getattr(pipe, "_sfumato_guidance", None)
+    guidance = getattr(pipe, GUIDANCE, None)
     return Rollout(images, seeds, arguments, guidance.passes if guidance else watch.forwards, watch.steps)
 
 
