@@ -204,9 +204,7 @@ DESCRIBED = [
 
 @pytest.mark.parametrize("guidance", DESCRIBED)
 def test_a_description_read_back_from_json_makes_the_same_images(guidance):
-    pipe = tiny.pipeline("sd")
-    for seed, name in enumerate(["pick", "hps"][: 2 if "adapter" in guidance else 1]):
-        tiny.perturbed_lora(pipe, name, seed=seed)
+    pipe, _ = several("sd", ("pick", "hps") if "adapter" in guidance else ("tuned",))
     call = tiny.call("sd", 1, steps=4)
     tuned = tiny.images(pipe, [1], **call)
     with annealed_guidance(pipe, **guidance) as state:

@@ -228,8 +228,7 @@ def test_a_difference_is_not_reused_for_a_batch_that_is_no_longer_doubled(count)
     assert close(calls[2].output, calls[2].asked(modules[0]) + 0.4 * (t - b))
 
 
-@pytest.mark.parametrize("family", ["sd", "sdxl", "sd3", "pixart"])
-@pytest.mark.parametrize("w", [0.3, 0.7])
+@pytest.mark.parametrize(("family", "w"), [("sd", 0.3), ("sd", 0.7), ("sd3", 0.7), ("pixart", 0.3)])
 def test_the_unconditional_half_is_that_of_the_model_with_the_larger_weight(family, w):
     pipe, modules = several(family, TUNED)
     ours, theirs, state = follow(pipe, modules, family, {"share_unconditional": True}, schedule="constant", w=w)
