@@ -29,8 +29,8 @@ class Savings:
         drift: the interval adapts between 1 and `reuse`: it lasts as long as |d| is expected to have changed by at most
             this share of itself, judged by the last two. Costs one value read by the host at each refresh.
         share_unconditional: in a batch that classifier-free guidance doubled, unconditional rows first, those are
-            computed by main alone. With guidance scale s, the error after guidance is (s - 1) |w| · |d_unconditional|
-            with the smaller |w|.
+            computed by main alone, from the second scheduler step on. With guidance scale s, the error after guidance
+            is (s - 1) |w| · |d_unconditional| with the smaller |w|. Not for Lumina-T2X, which stacks the prompts first.
         one_forward: all models in one forward with a row of its own for each (peft's mixed batches): the same work and
             result, in fewer and larger calls, with the activations of all models in memory at once.
 
