@@ -83,7 +83,7 @@ def test_a_pipeline_with_a_truncated_file_is_refused(world, tmp_path, refused):
     weights = tmp_path / "pipeline" / "text_encoder" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     recipe = write_recipe(tmp_path / "recipe.yaml", world, pipeline={"path": str(tmp_path / "pipeline")})
-    assert "cannot load the pipeline" in refused("train", recipe)
+    assert "cannot load the pipeline" in refused("train", recipe, f"run={tmp_path / 'run'}")
 
 
 def test_printing_a_recipe_that_is_not_shipped_lists_those_that_are(refused):

@@ -24,8 +24,8 @@ READERS = {"report", "study"}
 """They see run folders only, so that they work where no model can be loaded."""
 KNOW_DIFFUSERS = {"pipelines", "emoji64", "analytic", "cli"}
 """The command line, to silence its messages."""
-LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli", "sfumato.report"]
-LIGHT += ["sfumato.report.build", "sfumato.frontier", "sfumato.study"]
+LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli"]
+LIGHT += ["sfumato.report", "sfumato.report.build", "sfumato.frontier", "sfumato.study"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "kornia"}
 
 

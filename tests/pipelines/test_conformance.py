@@ -116,15 +116,7 @@ def test_both_models_run_in_one_forward(family):
     assert len(sizes) == STEPS * calls_a_step(family)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(f, marks=pytest.mark.xfail(reason="its unconditional rows come last", strict=True))
-        if f == "lumina"
-        else f
-        for f in ONE_BATCH
-    ],
-)
+@pytest.mark.parametrize("name", [family for family in ONE_BATCH if family != "lumina"])
 def test_the_rows_that_are_shared_are_those_of_the_negative_prompt(name):
     pipe, bare = tiny.shared(name, lora=True), tiny.shared(name)
     saving = annealed_guidance(pipe, "constant", w=0.25, savings={"share_unconditional": True})
@@ -143,8 +135,8 @@ def test_the_rows_that_are_shared_are_those_of_the_negative_prompt(name):
     assert shared == {row for x, y in pairs for row in range(4) if not torch.equal(x[row], y[row])} == {0, 1}
 
 
-@pytest.mark.parametrize("name", ["lumina2", "z-image"])
-def test_sharing_is_refused_where_the_rows_are_not_stacked_as_tensors(name):
+@pytest.mark.parametrize("name", ["lumina", "lumina2", "z-image"])
+def test_sharing_is_refused_where_the_unconditional_rows_do_not_come_first_in_one_batch(name):
     pipe = tiny.shared(name, lora=True)
     saving = annealed_guidance(pipe, "constant", w=0.5, savings={"share_unconditional": True})
     with saving, pytest.raises(ValueError, match="share_unconditional needs a pipeline that"):

@@ -35,7 +35,7 @@ def blended(models, weights, savings, turns=1):
     for position, w in enumerate(weights):
         for turn in range(turns):
             x = torch.ones(2, 1, 1, dtype=torch.float64)
-            (prediction,) = blender.predict(w, None, ((x, position), {}), Place(position, turn, 2))
+            (prediction,) = blender.predict(w, None, ((x, position), {}), Place(position, turn, None))
             found.append(float(prediction[0]))
     ran = [sum(p == position for p, _ in models.runs) for position in range(len(weights))]
     assert blender.passes == sum(ran)

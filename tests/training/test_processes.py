@@ -46,7 +46,7 @@ def test_two_processes_give_the_weights_of_one(tmp_path):
     found, wanted = load_file(together / WEIGHTS_NAME), load_file(alone / WEIGHTS_NAME)
     assert found.keys() == wanted.keys()
     for name, weight in wanted.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-6)
     records, single = read_jsonl(together / "metrics.jsonl"), read_jsonl(alone / "metrics.jsonl")
     assert [record["update"] for record in records] == [1, 2, 3]
     for name in ("loss", "reward", "reward_std", "kl", "grad_norm"):

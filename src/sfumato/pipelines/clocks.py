@@ -113,7 +113,7 @@ class Clock:
     first timestep that it is asked to scale an input for.
 
     Attributes:
-        rows: how many rows of latents the last `step` was given, None before the first.
+        seen: the model output that the last `step` was given, after classifier-free guidance; None before the first.
         calls: denoiser calls since the last `step`; kept by the guidance.
     """
 
@@ -122,7 +122,7 @@ class Clock:
         self.clocks = set(clocks)
         self.on_reset: Callable[[], None] = lambda: None
         self.calls = 0
-        self.rows: int | None = None
+        self.seen: torch.Tensor | None = None
         self._ranks: list[int] = []
         self._values: list[float] = []
         self._grids: dict[str, Grid] = {}
@@ -149,7 +149,7 @@ class Clock:
             order = {timestep: rank for rank, timestep in enumerate(dict.fromkeys(self._values))}
             self._ranks = [order[timestep] for timestep in self._values]
             self._grids = {clock: read_grid(self.scheduler, clock) for clock in self.clocks}
-            self._progress, self._start, self.calls, self.rows = {}, None, 0, None
+            self._progress, self._start, self.calls, self.seen = {}, None, 0, None
             setattr(self.scheduler, POSITION, 0)
             self.on_reset()
             return result
@@ -161,8 +161,7 @@ class Clock:
         def step_and_advance(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             setattr(self.scheduler, POSITION, self.position + 1)
-            sample = kwargs.get("sample", args[2] if len(args) > 2 else None)
-            self.calls, self.rows = 0, None if sample is None else len(sample)
+            self.calls, self.seen = 0, kwargs.get("model_output", args[0] if args else None)
             return result
 
         return step_and_advance

@@ -157,7 +157,7 @@ class Guidance:
             self.blender.passes += 1
             result = self.models.predict_weighted(tuned, original, (args, kwargs))
         else:
-            weights, place = [1.0 - sum(tuned), *tuned], Place(clock.position, clock.calls, clock.rows)
+            weights, place = [1.0 - sum(tuned), *tuned], Place(clock.position, clock.calls, clock.seen)
             result = self.blender.predict(weights, original, (args, kwargs), place)
         clock.calls += 1
         return result

@@ -30,7 +30,8 @@ class Savings:
             this share of itself, judged by the last two. Costs one value read by the host at each refresh.
         share_unconditional: in a batch that classifier-free guidance doubled, unconditional rows first, those are
             computed by main alone, from the second scheduler step on. With guidance scale s, the error after guidance
-            is (s - 1) |w| · |d_unconditional| with the smaller |w|. Not for Lumina-T2X, which stacks the prompts first.
+            is (s - 1) |w| · |d_unconditional| with the smaller |w|. Refused where the rows lie otherwise, which the
+            host reads off the first step.
         one_forward: all models in one forward with a row of its own for each (peft's mixed batches): the same work and
             result, in fewer and larger calls, with the activations of all models in memory at once.
 
@@ -64,12 +65,12 @@ class Place(NamedTuple):
     Attributes:
         position: scheduler steps taken.
         turn: which denoiser call of this step it is, from 0.
-        images: rows of latents that the scheduler sees, None if not known yet.
+        seen: the last prediction that the scheduler was given, after classifier-free guidance; None at first.
     """
 
     position: int
     turn: int
-    images: int | None
+    seen: torch.Tensor | None
 
 
 @dataclass
@@ -98,6 +99,7 @@ class Blender:
         """A new pipeline call begins."""
         self.passes = 0.0
         self._kept: dict[int, _Kept] = {}
+        self._first: torch.Tensor | None = None
 
     def predict(self, weights: Sequence[float], forward: Forward, call: Call, place: Place) -> Any:
         """The blended prediction.
@@ -107,7 +109,16 @@ class Blender:
             forward: the pipeline's denoiser.
             call: its arguments.
             place: where in the run it is called.
+
+        Raises:
+            ValueError: the unconditional rows are to be shared, and cannot be told in this pipeline.
         """
+        result = self._predict(weights, forward, call, place)
+        if self.savings.share_unconditional and place.seen is None:
+            self._first = leaves(result)[0].detach()
+        return result
+
+    def _predict(self, weights: Sequence[float], forward: Forward, call: Call, place: Place) -> Any:
         weights = _without_small(weights, max(self.savings.tolerance, NEGLIGIBLE))
         wanted = [index for index, weight in enumerate(weights) if weight]
         main = max(wanted, key=lambda index: abs(weights[index]))
@@ -158,7 +169,12 @@ class Blender:
                 "share_unconditional needs a pipeline that runs classifier-free guidance as one doubled batch of "
                 "tensors; this one calls its denoiser otherwise: leave it out"
             )
-        return place.images if place.images is not None and batch.size == 2 * place.images else 0
+        if place.seen is None or batch.size != 2 * len(place.seen):
+            return 0
+        if self._first is not None:
+            _check_order(self._first, place.seen)
+            self._first = None
+        return len(place.seen)
 
     def _in_one_forward(self, parts: dict[int, slice], forward: Forward, call: Call, batch: Batch) -> dict[int, Any]:
         assert isinstance(self.models, LoraModels)
@@ -207,6 +223,25 @@ def _without_small(weights: Sequence[float], tolerance: float) -> list[float]:
     kept = [0.0 if index in small else weight for index, weight in enumerate(weights)]
     kept[largest] += sum(weights[index] for index in small)
     return kept
+
+
+def _check_order(prediction: torch.Tensor, seen: torch.Tensor) -> None:
+    """Raise ValueError unless the rows of a doubled batch that come first are the unconditional ones.
+
+    What the scheduler has seen is ±(u + s (c - u)) with s > 1. On the way from the first half to the second that lies
+    at s if the first is u, and at 1 - s if it is c. Read by the host, once per pipeline call.
+    """
+    first, second = (half[:, : seen.shape[1]].float() for half in prediction.chunk(2))
+    if first.shape == seen.shape:
+        along = second - first
+        fits = []
+        for beyond in (seen.float() - first, -seen.float() - first):
+            place = (beyond * along).sum() / along.square().sum().clamp_min(1e-30)
+            fits.append(torch.stack([(beyond - place * along).square().sum(), place]))
+        (error, place), (other_error, other_place) = torch.stack(fits).tolist()
+        if (place if error <= other_error else other_place) >= 0.5 or not along.any():
+            return
+    raise ValueError("share_unconditional needs a pipeline that puts the unconditional rows first: leave it out here")
 
 
 def _relative_change(old: dict[int, Any], new: dict[int, Any]) -> float:
