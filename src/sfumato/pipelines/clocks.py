@@ -161,7 +161,8 @@ class Clock:
         def step_and_advance(*args: Any, **kwargs: Any) -> Any:
             result = step(*args, **kwargs)
             setattr(self.scheduler, POSITION, self.position + 1)
-            self.calls, self.seen = 0, kwargs.get("model_output", args[0] if args else None)
+            seen = kwargs.get("model_output", args[0] if args else None)
+            self.calls, self.seen = 0, None if seen is None else seen.detach()
             return result
 
         return step_and_advance
