@@ -252,6 +252,33 @@ def test_sharing_is_refused_where_guidance_is_no_doubled_batch():
     assert state.passes == 6
 
 
+@pytest.mark.parametrize("scale", [1.2, 7.5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_halves_are_told_apart_by_what_the_scheduler_was_given(scale, sign):
+    """Once per run and at any guidance scale, also where the pipeline turns the sign and drops channels (Lumina)."""
+    generator = torch.Generator().manual_seed(0)
+    without, given = torch.randn(2, 2, 8, 4, 4, generator=generator)
+    seen = sign * (without + scale * (given - without))[:, :4]
+
+    def second_step(first):
+        blender = Blender(Functions(base, tuned), Savings(share_unconditional=True))
+        blender.models.predict = lambda index, forward, call: (first[:: len(first) // len(call[0][0])],)
+        for position, last in enumerate((None, seen)):
+            blender.predict(two(0.5), None, ((first, position), {}), Place(position, 0, last))
+        return blender.passes
+
+    assert second_step(torch.cat([without, given])) == 2 + 1.5
+    with pytest.raises(ValueError, match="puts the unconditional rows first"):
+        second_step(torch.cat([given, without]))
+
+
+def test_sharing_is_refused_where_the_prompts_come_first():
+    pipe = tiny.shared("lumina", lora=True)
+    options = {"schedule": "constant", "w": 0.4, "savings": {"share_unconditional": True}}
+    with annealed_guidance(pipe, **options), pytest.raises(ValueError, match="puts the unconditional rows first"):
+        tiny.images(pipe, [1, 2], **tiny.call("lumina"))
+
+
 @pytest.mark.parametrize("family", [*tiny.FAMILIES, "z-image"])
 def test_one_forward_gives_what_two_passes_give(family):
     pipe = tiny.shared(family, lora=True)
