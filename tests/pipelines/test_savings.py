@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.guidance import annealed_guidance
+from sfumato.pipelines.rollout import replay, rollout
 from sfumato.pipelines.savings import Blender, Place, Savings, _without_small
 from tests import tiny
 from tests.pipelines.variants import add_adapter, like, picture
@@ -394,3 +395,12 @@ def test_a_description_holds_what_differs_from_the_default():
     assert Savings().to_dict() == {}
     for fields in ALL:
         assert Savings(**fields).to_dict() == fields and Savings(**Savings(**fields).to_dict()) == Savings(**fields)
+
+
+@pytest.mark.parametrize("savings", [{"reuse": 2}, {"share_unconditional": True}])
+def test_a_step_that_depends_on_earlier_ones_is_not_replayed_alone(savings):
+    pipe = tiny.shared("sd", lora=True)
+    with annealed_guidance(pipe, "constant", w=0.5, savings=savings):
+        recorded = rollout(pipe, seeds=[1, 2], record=True, **tiny.call("sd"))
+        with pytest.raises(RuntimeError, match="replay without them"):
+            replay(pipe, recorded, 1)

@@ -34,7 +34,8 @@ def probed_law(
     grid, scheduler = scheduler.timesteps.double(), deepcopy(scheduler)
     with double_precision(scheduler):
         scheduler.set_timesteps(scheduler.num_inference_steps)
-        if grid.shape != scheduler.timesteps.shape or not torch.allclose(grid, scheduler.timesteps.double()):
+        own = scheduler.timesteps.double()
+        if grid.shape != own.shape or not torch.allclose(grid, own, atol=1e-3):  # some round to single precision
             raise ValueError(f"{name} runs on timesteps of its own: there the law is known for first-order schedulers")
         probes = torch.tensor([0.0, 0.0, 1.0, 10.0], dtype=torch.float64).reshape(4, 1, 1, 1)
         ends = _run(scheduler, denoise, probes.expand(4, shape.numel(), 1, 1).clone()).reshape(4, *shape)

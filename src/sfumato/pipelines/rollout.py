@@ -184,10 +184,14 @@ def replay(pipe: Any, rollout: Rollout, index: int, *, grad: bool = False) -> St
 
     Raises:
         ValueError: the rollout has no recording.
-        RuntimeError: the pipeline does not start from the latents that it is given.
+        RuntimeError: the pipeline does not start from the latents that it is given, or guidance is on with savings
+            that use earlier steps.
     """
     if not rollout.steps:
         raise ValueError("this rollout was not recorded: pass record=True to rollout(...)")
+    guidance = getattr(pipe, GUIDANCE, None)
+    if guidance and guidance.blender.savings.looks_back:
+        raise RuntimeError("with savings that use earlier steps no step can be replayed alone: replay without them")
     recorded = rollout.steps[index]
     scheduler = pipe.scheduler
     generators = [torch.Generator("cpu") for _ in rollout.seeds]

@@ -53,6 +53,11 @@ class Savings:
         if self.drift is not None and (self.drift <= 0 or self.reuse == 1):
             raise ValueError("savings.drift is a share > 0, together with reuse >= 2, the longest interval allowed")
 
+    @property
+    def looks_back(self) -> bool:
+        """Whether a step depends on earlier ones."""
+        return self.reuse > 1 or self.share_unconditional
+
     def to_dict(self) -> dict[str, Any]:
         """What differs from the default."""
         default = asdict(Savings())
