@@ -6,7 +6,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from sfumato import cli
+from sfumato.cli import shared
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run
 from tests.tiny_run import EVALUATION
@@ -115,7 +115,7 @@ def test_an_interruption_says_how_to_continue(sfumato, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_recipe", interrupted)
+    monkeypatch.setattr(shared, "load_recipe", interrupted)
     outcome = sfumato("train", "emoji64-draft")
     assert outcome.code == 130
     assert outcome.err.strip() == "interrupted; the same command continues"

@@ -1,0 +1,5 @@
+"""`accelerate launch -m sfumato.cli ...`"""
+
+from sfumato.cli import main
+
+main()

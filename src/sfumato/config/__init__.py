@@ -1,0 +1,43 @@
+"""Recipes: what to tune on which reward and how to measure it, as typed values. YAML is only their serialisation.
+
+`load_recipe("emoji64-draft", ["training.lr=1e-4"])` reads a shipped recipe by name, or anyone's by path, applies
+overrides and checks everything before any work is done.
+"""
+
+from sfumato.config.evaluation import EvaluationConfig
+from sfumato.config.points import BasePoint, GuidancePoint, LoraScalePoint, PointConfig, SavingsConfig, TunedPoint
+from sfumato.config.prompts import Prompts, read_prompts
+from sfumato.config.recipe import Recipe, RecipeError, load_recipe, parse_recipe, shipped_recipes
+from sfumato.config.sections import (
+    DraftConfig,
+    LoraConfig,
+    PipelineConfig,
+    RewardSection,
+    SamplingConfig,
+    TrainingConfig,
+)
+from sfumato.config.strict import Strict
+
+__all__ = [
+    "BasePoint",
+    "DraftConfig",
+    "EvaluationConfig",
+    "GuidancePoint",
+    "LoraConfig",
+    "LoraScalePoint",
+    "PipelineConfig",
+    "PointConfig",
+    "Prompts",
+    "Recipe",
+    "RecipeError",
+    "RewardSection",
+    "SamplingConfig",
+    "SavingsConfig",
+    "Strict",
+    "TrainingConfig",
+    "TunedPoint",
+    "load_recipe",
+    "parse_recipe",
+    "read_prompts",
+    "shipped_recipes",
+]

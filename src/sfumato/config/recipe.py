@@ -1,0 +1,178 @@
+"""A whole recipe: its parts checked together, its file, its overrides, and errors that name the nearest right key."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from sfumato.config.evaluation import EvaluationConfig
+from sfumato.config.points import BasePoint, GuidancePoint, LoraScalePoint, TunedPoint
+from sfumato.config.prompts import Prompts
+from sfumato.config.sections import PipelineConfig, RewardSection, SamplingConfig, TrainingConfig
+from sfumato.config.strict import Strict
+from sfumato.values import assign, merge, parse_yaml
+
+
+class RecipeError(ValueError):
+    """A recipe or an override that cannot be used; the message says what to change."""
+
+
+class Recipe(Strict):
+    """Everything that `sfumato run` does, from the model to the report."""
+
+    name: str = Field(description="what reports call it")
+    description: str = Field("", description="one line")
+    run: str | None = Field(None, description="the run folder; null means runs/NAME")
+    pipeline: PipelineConfig = Field(PipelineConfig(), description="the model")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how it samples")
+    reward: RewardSection = Field(description="what is maximised: a name, or its options, or a list to be added up")
+    prompts: Prompts = Field(description="training prompts, or a text file with one on each line")
+    training: TrainingConfig = Field(TrainingConfig(), description="the training, which is called `tuned`")
+    variants: dict[str, dict[str, Any]] = Field({}, description="further trainings: name -> changes to `training`")
+    evaluation: EvaluationConfig | None = Field(None, description="what is measured; null for training only")
+
+    @model_validator(mode="after")
+    def _variants_fit(self) -> Recipe:
+        for name in self.variants:
+            if name in ("base", "tuned", "reference") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+                raise ValueError(f"a variant cannot be named {name!r}: it is taken, or unfit for a folder's name")
+        known = self.trainings
+        for point in self.evaluation.points if self.evaluation else []:
+            if not isinstance(point, TunedPoint):
+                continue
+            if point.training not in known:
+                raise ValueError(f"a point names training {point.training!r}; there are: {', '.join(known)}")
+            if point.checkpoint is not None and not known[point.training].saves(point.checkpoint):
+                raise ValueError(
+                    f"a point names checkpoint {point.checkpoint}, but training {point.training!r} is saved every "
+                    f"{known[point.training].checkpoint_every} updates up to {known[point.training].steps}"
+                )
+        return self
+
+    @property
+    def trainings(self) -> dict[str, TrainingConfig]:
+        """Every training of the recipe by name; `tuned` first."""
+        found = {"tuned": self.training}
+        for name, changes in self.variants.items():
+            values = self.training.model_dump()
+            try:
+                merge(values, changes)
+                found[name] = TrainingConfig.model_validate(values)
+            except ValidationError as error:
+                raise ValueError(f"variant {name!r}: " + "; ".join(_explain(error, TrainingConfig))) from None
+            except ValueError as error:
+                raise ValueError(f"variant {name!r}: {error}") from None
+        return found
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run or f"runs/{self.name}")
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe as plain values, which load again to an equal recipe wherever the run folder is moved."""
+        return self.model_dump(mode="json", exclude={"run"})
+
+
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+
+
+def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe by name or path, apply `key=value` overrides, and check it.
+
+    Args:
+        source: the name of a shipped recipe, the path of a YAML file, or a run folder, which is then continued.
+        overrides: such as `"training.lr=1e-4"`; the key is a dotted path, the value is read as YAML.
+
+    Raises:
+        RecipeError: no such recipe, broken YAML, an unknown key (the nearest right one is named), or a wrong value.
+    """
+    values = _read_yaml(source)
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"cannot read {override!r}: overrides are written key=value, such as training.lr=1e-4")
+        try:
+            assign(values, key, parse_yaml(text))
+        except (ValueError, yaml.YAMLError) as error:
+            raise RecipeError(f"cannot read {override!r}: {' '.join(str(error).split())}") from None
+    return parse_recipe(values, str(source))
+
+
+def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
+    """Check plain values and turn them into a Recipe; raises RecipeError."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise RecipeError(f"{where}: " + "; ".join(_explain(error, Recipe))) from None
+
+
+def _folder() -> Any:
+    return files("sfumato").joinpath("recipes")
+
+
+def _read_yaml(source: str | Path) -> dict[str, Any]:
+    name, path = str(source), Path(source)
+    run = path if (path / "run.json").exists() else None
+    path = path / "recipe.yaml" if run else path
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+    elif name in shipped_recipes():
+        text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    else:
+        near = difflib.get_close_matches(name, shipped_recipes(), 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise RecipeError(
+            f"there is no recipe {name!r}: {hint}Give the path of a YAML file, a run folder, or one of the shipped "
+            f"recipes ({', '.join(shipped_recipes())})"
+        )
+    try:
+        values = parse_yaml(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{name} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{name} is empty or not a mapping of keys to values")
+    return {**values, "run": str(run)} if run else values
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        if problem["type"] == "extra_forbidden":
+            known = _keys_at(root, problem["loc"][:-1])
+            near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
+            hint = f"did you mean {'.'.join([*path[:-1], *near])!r}?" if near else f"known here: {', '.join(known)}"
+            yield f"unknown key {'.'.join(path)!r}: {hint}"
+        elif problem["type"] == "missing":
+            yield f"{'.'.join(path)!r} is missing"
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{'.'.join(path)}: {message}" if path else message
+
+
+def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are known at a location of a validation error."""
+    models: dict[str, type[BaseModel]] = {
+        "base": BasePoint, "tuned": TunedPoint, "lora_scale": LoraScalePoint, "guidance": GuidancePoint,
+    }  # fmt: skip
+    for part in location:
+        if str(part) in models and model is EvaluationConfig:
+            model = models[str(part)]
+        elif part in model.model_fields:
+            inner = [t for t in _types(model.model_fields[str(part)].annotation) if issubclass(t, BaseModel)]
+            model = inner[0] if len(inner) == 1 else model
+    return list(model.model_fields)
+
+
+def _types(annotation: Any) -> list[type]:
+    if isinstance(annotation, type):
+        return [annotation]
+    return [t for argument in getattr(annotation, "__args__", ()) for t in _types(argument)]

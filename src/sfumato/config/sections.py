@@ -1,0 +1,86 @@
+"""The model, how it samples, what rewards it and how it is trained."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from sfumato.config.strict import Strict
+
+
+class PipelineConfig(Strict):
+    """Which diffusers pipeline to load."""
+
+    path: str = Field("emoji64", description="'emoji64' (bundled), a folder, or a model id on the Hugging Face hub")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of all weights but the LoRA's")
+    scheduler: str | None = Field(None, description="class name of a diffusers scheduler to use instead")
+    scheduler_arguments: dict[str, Any] = Field({}, description="settings of the scheduler to change")
+
+
+class SamplingConfig(Strict):
+    """How pictures are sampled, in training and in evaluation."""
+
+    num_inference_steps: int = Field(20, ge=1, description="denoising steps")
+    guidance_scale: float = Field(5.0, description="of classifier-free guidance")
+    arguments: dict[str, Any] = Field({}, description="further arguments of the pipeline's call, such as eta or height")
+
+    def call(self, **changes: Any) -> dict[str, Any]:
+        """The pipeline arguments, with changes."""
+        own = {"num_inference_steps": self.num_inference_steps, "guidance_scale": self.guidance_scale}
+        return {**own, **self.arguments, **changes}
+
+
+class LoraConfig(Strict):
+    """The LoRA that is trained."""
+
+    rank: int = Field(8, ge=1, description="r of the update B A")
+    alpha: float | None = Field(None, description="the update is scaled by alpha / rank; null means alpha = rank")
+    targets: list[str] | None = Field(None, description="suffixes of layer names; null means the attention projections")
+
+
+class DraftConfig(Strict):
+    """DRaFT-K (arXiv 2309.17400), and DRaFT+ when `kl` > 0."""
+
+    name: Literal["draft"] = Field("draft", description="which objective")
+    last_steps: int = Field(1, ge=1, description="K: scheduler steps at the end that carry gradient")
+    kl: float = Field(0.0, ge=0, description="coefficient of the KL penalty on the predictions of those steps")
+
+
+class TrainingConfig(Strict):
+    """One training. The same settings give the same weights, however often it is interrupted."""
+
+    objective: DraftConfig = Field(DraftConfig(), description="what is minimised")
+    lora: LoraConfig = Field(LoraConfig(), description="what is trained")
+    steps: int = Field(100, ge=1, description="optimiser updates")
+    batch_size: int = Field(8, ge=1, description="images per update, over all processes")
+    micro_batch_size: int | None = Field(None, ge=1, description="images at a time; null means the whole batch")
+    lr: float = Field(3e-4, gt=0, description="learning rate of AdamW")
+    lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up, down to 0")
+    warmup_steps: int = Field(0, ge=0, description="updates in which lr rises from 0")
+    weight_decay: float = Field(0.0, ge=0, description="of AdamW")
+    betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
+    max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this norm")
+    ema_decay: float | None = Field(None, gt=0, lt=1, description="keep and save an exponential moving average")
+    gradient_checkpointing: bool = Field(False, description="less memory for a third more compute in the last K steps")
+    seed: int = Field(0, ge=0, description="of the LoRA's first weights, the order of prompts and the images")
+    checkpoint_every: int = Field(20, ge=1, description="updates between checkpoints; the last update has one too")
+    monitor_every: int | None = Field(20, ge=1, description="updates between looks at held-out prompts; null for never")
+    monitor_prompts: int = Field(4, ge=1, description="how many of the evaluation prompts the monitor looks at")
+    monitor_images: int = Field(4, ge=2, description="images per prompt that the monitor looks at")
+    trackers: list[str] = Field([], description="trackers of accelerate beside metrics.jsonl: tensorboard, wandb, ...")
+
+    def saves(self, update: int) -> bool:
+        """Whether there is a checkpoint after an update: every `checkpoint_every`-th, and the last."""
+        return 0 < update <= self.steps and (update % self.checkpoint_every == 0 or update == self.steps)
+
+
+def _reward_section(value: Any) -> Any:
+    parts = value if isinstance(value, list) and value else [value]
+    if not all(isinstance(part, str | dict) for part in parts):
+        raise ValueError(f"a reward is a name, a name with options, or a list of these, not {value!r}")
+    return [{"name": part} if isinstance(part, str) else part for part in parts] if isinstance(value, list) else value
+
+
+RewardSection = Annotated[str | dict[str, Any] | list[dict[str, Any]], BeforeValidator(_reward_section)]
+"""See `sfumato.rewards.build_reward`."""
