@@ -75,3 +75,77 @@ def test_what_cannot_be_done_is_refused():
         Preprocess.from_config({"resample": 1})
     with pytest.raises(ValueError, match="cannot crop 64x64 from 32x32"):
         Preprocess(size=32, crop=(64, 64))(noise(40, 40))
+
+
+PROCESSORS = [
+    (  # google/vit: an old file, without the filter; a bare number is both edges
+        {"feature_extractor_type": "ViTFeatureExtractor", "size": 56, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+        Preprocess(size=(56, 56), crop=None, mean=(0.5,) * 3, std=(0.5,) * 3, resample="bilinear"),
+    ),
+    (  # facebook/dinov2
+        {
+            "image_processor_type": "BitImageProcessor",
+            "size": {"shortest_edge": 64},
+            "crop_size": {"height": 56, "width": 56},
+        },
+        Preprocess(size=64, crop=(56, 56)),
+    ),
+    (  # facebook/convnext and microsoft/resnet, smaller than 384
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 56, "crop_pct": 0.875},
+        Preprocess(size=64, crop=(56, 56), mean=(0.5,) * 3, std=(0.5,) * 3),
+    ),
+    (
+        {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
+        Preprocess(size=(384, 384), crop=(384, 384), mean=(0.5,) * 3, std=(0.5,) * 3),
+    ),
+    (
+        {"image_processor_type": "PoolFormerImageProcessor", "size": {"shortest_edge": 54}, "crop_size": 54},
+        Preprocess(size=60, crop=(54, 54), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ),
+    (
+        {"image_processor_type": "SiglipImageProcessor", "size": {"height": 56, "width": 56}},
+        Preprocess(size=(56, 56), crop=None, mean=(0.5,) * 3, std=(0.5,) * 3),
+    ),
+]
+
+
+@pytest.mark.parametrize(("config", "expected"), PROCESSORS)
+def test_every_kind_of_processor_is_followed_in_what_its_file_leaves_out(tmp_path, config, expected):
+    from transformers import AutoImageProcessor
+
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    ours = Preprocess.from_pretrained(tmp_path)
+    assert ours == expected
+    reference = AutoImageProcessor.from_pretrained(tmp_path, backend="pil")
+    std = torch.tensor(expected.std).view(3, 1, 1)
+    for shape in [(40, 40), (150, 101), (96, 160)]:
+        pixels = reference(pil(noise(*shape)), return_tensors="pt")["pixel_values"]
+        difference = ((ours(noise(*shape)) - pixels) * std * 255).abs()
+        assert difference.mean() <= 0.5  # Pillow may swap its two passes, see the module's docstring
+        assert (difference > 2).float().mean() <= (0.0 if isinstance(expected.size, int) else 0.02)
+
+
+def test_a_processor_of_torchvision_is_read_from_its_file(tmp_path):
+    config = {"image_processor_type": "DINOv3ViTImageProcessorFast", "size": {"height": 56, "width": 48}, "resample": 2}
+    config |= {"crop_size": None, "do_center_crop": None, "image_mean": [0.485, 0.456, 0.406]}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
+    ours = Preprocess.from_pretrained(tmp_path)
+    assert ours == Preprocess(size=(56, 48), crop=None, mean=(0.485, 0.456, 0.406), resample="bilinear")
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            {"image_processor_type": "MobileViTImageProcessor", "do_flip_channel_order": True},
+            "do_flip_channel_order of",
+        ),
+        ({"do_rescale": False}, "does not bring pixels to"),
+        ({"rescale_factor": 1 / 127.5}, "does not bring pixels to"),
+        ({"image_processor_type": "Siglip2ImageProcessor"}, "Siglip2ImageProcessor is not supported"),
+        ({"size": {"longest_edge": 224}, "do_center_crop": False}, "size .* is not supported"),
+    ],
+)
+def test_other_arithmetic_is_refused(config, message):
+    with pytest.raises(ValueError, match=message):
+        Preprocess.from_config(config)

@@ -19,6 +19,10 @@ from sfumato.runs import write_json
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
+WRITTEN = ("do_resize", "size", "resample", "crop_pct", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+WRITTEN += ("do_normalize", "image_mean", "image_std", "do_pad", "do_flip_channel_order")
+OTHER_ARITHMETIC = ("do_pad", "do_flip_channel_order", "rescale_offset", "include_top")
+OTHER_PROCESSORS = ("Levit", "Siglip2")  # a resize of its own; patches of no fixed number
 
 
 @dataclass(frozen=True)
@@ -43,29 +47,39 @@ class Preprocess:
     def from_pretrained(cls, model: str | Path) -> Preprocess:
         """Read `preprocessor_config.json` (or `processor_config.json`) of a local folder or a hub id.
 
+        What the file leaves out, such as the filter in old files, is as in the processor that it names; as in CLIP
+        where it names none.
+
         Raises:
             OSError: there is no such file.
-            ValueError: it asks for a resampling filter other than bilinear or bicubic.
+            ValueError: it asks for more than resizing by a bilinear or bicubic filter, a centre crop and normalising.
         """
+        from transformers import AutoImageProcessor
         from transformers.image_processing_base import ImageProcessingMixin
 
         config, _ = ImageProcessingMixin.get_image_processor_dict(str(model))
-        return cls.from_config(config)
+        try:
+            processor = AutoImageProcessor.from_pretrained(str(model), backend="pil")
+        except (ValueError, ImportError):  # no processor is named, or one that needs torchvision, such as DINOv3's
+            return cls.from_config(config)
+        return cls.from_config(config | {key: _plain(getattr(processor, key, None)) for key in WRITTEN})
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Preprocess:
         """The same from the file's content; what it leaves out is as in CLIP."""
-        resample = RESAMPLE.get(config.get("resample", 3))
-        if resample is None:
-            raise ValueError(f"resample={config['resample']} is not supported: use 2 (bilinear) or 3 (bicubic)")
-        crops = config.get("do_center_crop", "crop_size" in config)
+        _check(config)
+        crops = config.get("do_center_crop", config.get("crop_size") is not None)
+        size = _size(config.get("size") or 224, crops) if config.get("do_resize", True) else None
+        crop = _pair(config.get("crop_size") or 224) if crops else None
+        if size is not None and config.get("crop_pct"):
+            size, crop = _enlarged(size, crop, config["crop_pct"])
         normalises = config.get("do_normalize", True)
         return cls(
-            size=_size(config.get("size", 224), crops) if config.get("do_resize", True) else None,
-            crop=_pair(config.get("crop_size", 224)) if crops else None,
-            mean=tuple(config.get("image_mean", CLIP_MEAN)) if normalises else (0.0, 0.0, 0.0),
-            std=tuple(config.get("image_std", CLIP_STD)) if normalises else (1.0, 1.0, 1.0),
-            resample=resample,
+            size=size,
+            crop=crop,
+            mean=tuple(config.get("image_mean") or CLIP_MEAN) if normalises else (0.0, 0.0, 0.0),
+            std=tuple(config.get("image_std") or CLIP_STD) if normalises else (1.0, 1.0, 1.0),
+            resample=RESAMPLE[config.get("resample", 3)],
         )
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -128,12 +142,46 @@ class Preprocess:
         return images[..., top : top + height, left : left + width]
 
 
-def _pair(size: int | dict[str, int]) -> tuple[int, int]:
+def _check(config: dict[str, Any]) -> None:
+    """Refuse what `Preprocess` does not do."""
+    name = config.get("image_processor_type") or config.get("feature_extractor_type") or "this preprocessor"
+    if config.get("resample", 3) not in RESAMPLE:
+        raise ValueError(f"resample={config['resample']} is not supported: use 2 (bilinear) or 3 (bicubic)")
+    if name.startswith(OTHER_PROCESSORS):
+        raise ValueError(f"{name} is not supported: use a model whose processor resizes to one size, crops, normalises")
+    for key in OTHER_ARITHMETIC:
+        if config.get(key):
+            raise ValueError(f"{key} of {name} is not supported: use a model whose processor has it false")
+    if not config.get("do_rescale", True) or abs((config.get("rescale_factor") or 1 / 255) * 255 - 1) > 1e-6:
+        raise ValueError(f"{name} does not bring pixels to [0, 1] (do_rescale, rescale_factor): this is not supported")
+
+
+def _enlarged(
+    size: int | tuple[int, int], crop: tuple[int, int] | None, share: float
+) -> tuple[int | tuple[int, int], tuple[int, int]]:
+    """ConvNeXT's and PoolFormer's `crop_pct`: the crop is this share of the resized image."""
+    edge = size if isinstance(size, int) else min(size)
+    if crop is None and edge >= 384:
+        return (edge, edge), (edge, edge)
+    return int(edge / share), crop or (edge, edge)
+
+
+def _plain(value: Any) -> Any:
+    """A size as a plain dictionary of what it holds."""
+    return {key: value for key, value in dict(value).items() if value} if hasattr(value, "shortest_edge") else value
+
+
+def _pair(size: int | list[int] | dict[str, int]) -> tuple[int, int]:
     """A (height, width) from any spelling of a fixed size."""
     if isinstance(size, int):
         return size, size
+    if not isinstance(size, dict):
+        height, width = size
+        return height, width
     if "shortest_edge" in size:
         return size["shortest_edge"], size["shortest_edge"]
+    if not size.keys() >= {"height", "width"}:
+        raise ValueError(f"size {size} is not supported: give shortest_edge, or height and width")
     return size["height"], size["width"]
 
 
@@ -141,8 +189,8 @@ def _named(size: tuple[int, int]) -> dict[str, int]:
     return {"height": size[0], "width": size[1]}
 
 
-def _size(size: int | dict[str, int], crops: bool) -> int | tuple[int, int]:
+def _size(size: int | list[int] | dict[str, int], crops: bool) -> int | tuple[int, int]:
     """A resize target; old configs write a bare number, which means the shorter edge where a crop follows."""
     if isinstance(size, int):
         return size if crops else (size, size)
-    return size["shortest_edge"] if "shortest_edge" in size else _pair(size)
+    return size["shortest_edge"] if isinstance(size, dict) and "shortest_edge" in size else _pair(size)
