@@ -1,4 +1,4 @@
-"""The tables in docs/metrics.md: what the measures and intervals say when samples or prompts are few.
+"""The tables in docs/statistics.md: what the measures and intervals say when samples or prompts are few.
 
 Run: python benchmarks/small_samples.py (half a minute)
 """

@@ -1,6 +1,6 @@
 """From per-prompt values of every operating point to intervals, the frontier and the comparison of methods.
 
-Design (docs/metrics.md says why):
+Design (docs/statistics.md says why):
 
 * Every point was measured on the same prompts with the same seeds, so differences are paired.
 * Values, intervals and differences of single metrics use all prompts.
