@@ -10,7 +10,7 @@ import pytest
 from sfumato.report import images, write_report
 from sfumato.runs import Run, append_jsonl, read_json, write_json
 from tests.report.conftest import PROMPTS, SEEDS
-from tests.report.synthetic import METHODS, POINTS, RECIPE, make_run
+from tests.report.synthetic import METHODS, POINTS, RECIPE, UNRELATED, make_run
 
 
 class Page(HTMLParser):
@@ -55,7 +55,7 @@ def test_the_page_holds_everything_and_refers_to_nothing(run):
     assert page.references == [] and not re.search(r"@import|url\(\s*['\"]?(?!data:|\"\$)\w+:", html)
     assert "default-src 'none'" in html
     assert [point["label"] for point in page.data["points"]][::12] == ["base", "tuned"]
-    assert len([name for name in page.ids if name.startswith("strip-")]) == len(POINTS) * len(PROMPTS)
+    assert len([name for name in page.ids if name.startswith("strip-")]) == len(POINTS) * (len(PROMPTS) + len(UNRELATED))
     for words in (*METHODS, *RECIPE["description"].split()[1:], "steps: 120", "50", "torch"):
         assert words in page.text
 
@@ -68,7 +68,7 @@ def test_text_from_files_is_escaped(tmp_path):
     run.recipe_path.write_text(f"description: '{evil}'\n")
     page = read(run)
     assert page.programs == 1 and page.references == []
-    assert [prompt["text"] for prompt in page.data["prompts"]] == [evil, PROMPTS[2]]
+    assert [prompt["text"] for prompt in page.data["prompts"]] == [evil, PROMPTS[2], *UNRELATED]
     assert evil in page.text
     assert "<script>alert" not in (run.path / "frontier.svg").read_text()
 
@@ -144,7 +144,7 @@ def test_a_cap_on_pictures_is_stated(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run", PROMPTS[:2], SEEDS, points=POINTS[:4])
     page = read(run)
     assert [len(prompt["seeds"]) for prompt in page.data["prompts"]] == [4]
-    assert re.search(r"shows 1 of 2 prompts with\s+4 of 5 images each", page.text)
+    assert re.search(r"shows 1 of 3 prompts with\s+4 of 5 images each", page.text)
 
 
 def test_unequal_methods_are_said_to_be_unequal(run):
