@@ -12,7 +12,19 @@ import pytest
 ROOT = Path(importlib.util.find_spec("sfumato").origin).parent
 
 LAYERS = [
-    {"_version", "grids", "schedules", "runs", "values", "config", "judge", "emoji64", "images", "preprocess"},
+    {
+        "_version",
+        "grids",
+        "schedules",
+        "runs",
+        "values",
+        "config",
+        "judge",
+        "emoji64",
+        "images",
+        "preprocess",
+        "weights",
+    },
     {"rewards", "metrics", "pipelines"},
     {"training", "preferences", "analytic"},
     {"frontier"},
@@ -88,9 +100,14 @@ def test_only_pipelines_know_diffusers_and_peft():
     assert {path for path, part in knowing if part not in KNOW_DIFFUSERS} == set()
 
 
-def test_nothing_reads_pickles():
-    text = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py")}
-    assert [str(path) for path, source in text.items() if "torch.load(" in source or "import pickle" in source] == []
+def test_pickles_are_read_in_one_place_only_and_as_plain_tensors():
+    calls = {
+        (path.relative_to(ROOT).as_posix(), ast.unparse(node))
+        for path in ROOT.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads")
+    }
+    assert calls == {("weights.py", "torch.load(path, map_location='cpu', weights_only=True)")}
 
 
 def test_light_modules_load_no_model_library():

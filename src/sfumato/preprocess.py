@@ -19,7 +19,16 @@ from sfumato.runs import write_json
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 RESAMPLE = {2: "bilinear", 3: "bicubic"}  # PIL's numbers
-WRITTEN = ("do_resize", "size", "resample", "crop_pct", "do_center_crop", "crop_size", "do_rescale", "rescale_factor")
+WRITTEN: tuple[str, ...] = (
+    "do_resize",
+    "size",
+    "resample",
+    "crop_pct",
+    "do_center_crop",
+    "crop_size",
+    "do_rescale",
+    "rescale_factor",
+)
 WRITTEN += ("do_normalize", "image_mean", "image_std", "do_pad", "do_flip_channel_order")
 OTHER_ARITHMETIC = ("do_pad", "do_flip_channel_order", "rescale_offset", "include_top")
 OTHER_PROCESSORS = ("Levit", "Siglip2")  # a resize of its own; patches of no fixed number

@@ -1,0 +1,28 @@
+"""Bring published weights into a format that is safe to load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sfumato.cli.shared import app
+
+
+@app.command("convert-weights")
+def convert_weights(
+    kind: Annotated[str, typer.Argument(help="inception, lpips or dreamsim.")],
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help="What was published: files or a folder.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
+) -> None:
+    """Convert published weights, pickles among them, to safetensors, for the features of an evaluation.
+
+    inception: pt_inception-2015-12-05-6726825d.pth; lpips: torchvision's alexnet or vgg16 and the file of the package
+    lpips; dreamsim: a LoRA folder that the package dreamsim downloaded. No code in a pickle is run.
+
+    Example: sfumato convert-weights inception pt_inception-2015-12-05-6726825d.pth inception.safetensors
+    """
+    from sfumato.convert import convert_weights
+
+    print(convert_weights(kind, sources, out))
