@@ -29,11 +29,11 @@ def test_agrees_with_scipy_on_the_same_resamples(method, level: float) -> None:
 
 def test_agrees_with_scipy_on_its_own_resamples() -> None:
     expected = scipy.stats.bootstrap((SKEWED,), np.mean, method="BCa", n_resamples=20_000, rng=0).confidence_interval
-    found = bootstrap(SKEWED, repetitions=20_000)
+    found = bootstrap(SKEWED, "bca", repetitions=20_000)
     assert (found.low, found.high) == pytest.approx(tuple(expected), rel=0.02)
 
 
-@pytest.mark.parametrize("method", ["bca", "percentile"])
+@pytest.mark.parametrize("method", ["expanded", "bca", "percentile"])
 def test_covers_the_mean_as_often_as_it_says(method) -> None:
     random = np.random.default_rng(0)
     covered = 0
@@ -41,6 +41,24 @@ def test_covers_the_mean_as_often_as_it_says(method) -> None:
         found = bootstrap(random.normal(loc=3, size=60), method, repetitions=1000, seed=seed)
         covered += found.low <= 3 <= found.high
     assert 0.91 <= covered / 200 <= 0.99
+
+
+def test_with_few_prompts_only_the_expanded_interval_covers_what_it_says() -> None:
+    random = np.random.default_rng(0)
+    covered = {"expanded": 0, "bca": 0}
+    for seed in range(400):
+        values = random.normal(size=8)
+        for method in covered:
+            found = bootstrap(values, method, repetitions=500, seed=seed % 5)
+            covered[method] += found.low <= 0 <= found.high
+    assert covered["expanded"] / 400 > 0.92 > covered["bca"] / 400
+
+
+def test_expanding_is_that_of_students_t() -> None:
+    symmetric = np.concatenate([SKEWED, -SKEWED])  # neither bias nor acceleration to speak of
+    found = bootstrap(symmetric, repetitions=50_000)
+    expected = scipy.stats.t.ppf(0.975, 45) * symmetric.std(ddof=1) / np.sqrt(46)
+    assert (found.low, found.high) == pytest.approx((-expected, expected), rel=0.03)
 
 
 def test_resamples_are_prompts_drawn_with_replacement() -> None:

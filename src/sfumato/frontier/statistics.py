@@ -7,15 +7,19 @@ points and metrics are compared on the same ones.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from sfumato.frontier import student
+
 Array = NDArray[np.float64]
+Method = Literal["expanded", "bca", "percentile"]
 REPETITIONS = 10_000
 NORMAL = NormalDist()
 
@@ -31,7 +35,7 @@ class Interval:
 
 def bootstrap(
     values: ArrayLike,
-    method: Literal["bca", "percentile"] = "bca",
+    method: Method = "expanded",
     level: float = 0.95,
     repetitions: int = REPETITIONS,
     seed: int = 0,
@@ -40,8 +44,9 @@ def bootstrap(
 
     Args:
         values: (m,), one value per prompt, m at least 2.
-        method: "bca", bias-corrected and accelerated (Efron 1987), or "percentile". With few prompts (12, say) both are
-            somewhat too narrow.
+        method: "bca", bias-corrected and accelerated (Efron 1987), or "percentile", both too narrow with few prompts;
+            "expanded" is BCa with tails widened as Student's t is wider than the normal distribution (Hesterberg 2014,
+            arXiv 1411.5279), which mends most of that. docs/statistics.md has what each covers.
         level: confidence level.
         repetitions: number of resamples.
         seed: of the resampling.
@@ -49,19 +54,19 @@ def bootstrap(
     Raises:
         ValueError: not one-dimensional, fewer than 2 values, NaN or infinity, or another method.
     """
-    if method not in ("bca", "percentile"):
-        raise ValueError(f'method must be "bca" or "percentile", not {method!r}')
+    if method not in get_args(Method):
+        raise ValueError(f"method must be one of {', '.join(get_args(Method))}, not {method!r}")
     array = as_values(values)
     mean = array.mean()
     resampled = mean + resampling_weights(len(array), repetitions, seed) @ (array - mean)
-    jackknife = jackknife_weights(len(array)) @ array if method == "bca" else None
-    return interval(float(mean), resampled, jackknife, level)
+    jackknife = None if method == "percentile" else jackknife_weights(len(array)) @ array
+    return interval(float(mean), resampled, jackknife, level, expand=method == "expanded")
 
 
 def paired_difference(
     a_per_prompt: ArrayLike,
     b_per_prompt: ArrayLike,
-    method: Literal["bca", "percentile"] = "bca",
+    method: Method = "expanded",
     level: float = 0.95,
     repetitions: int = REPETITIONS,
     seed: int = 0,
@@ -85,28 +90,44 @@ def paired_difference(
     return bootstrap(a - b, method, level, repetitions, seed)
 
 
-def interval(estimate: float, resampled: Array, jackknife: Array | None = None, level: float = 0.95) -> Interval:
+def interval(
+    estimate: float, resampled: Array, jackknife: Array | None = None, level: float = 0.95, expand: bool = False
+) -> Interval:
     """Confidence interval of any statistic: BCa where its leave-one-out values are given, else percentile.
 
-    Efron 1987, "Better bootstrap confidence intervals", equations 2.3 and 6.6.
+    Efron 1987, "Better bootstrap confidence intervals", equations 2.3 and 6.6; Hesterberg 2014 (arXiv 1411.5279).
 
     Args:
         estimate: the statistic on all prompts.
         resampled: (R,), the statistic on each resample.
         jackknife: (m,), the statistic without each prompt in turn.
         level: confidence level.
+        expand: widen the tails of BCa by sqrt(m / (m - 1)) and from normal to Student quantiles, m - 1 degrees of
+            freedom.
     """
-    tails = [(1 - level) / 2, (1 + level) / 2]
-    if jackknife is not None:
-        influence = jackknife.mean() - jackknife
-        scale = 6 * float((influence**2).sum()) ** 1.5
-        acceleration = float((influence**3).sum()) / scale if scale > 0 else 0.0
-        below = (float((resampled < estimate).mean()) + float((resampled <= estimate).mean())) / 2
-        bias = NORMAL.inv_cdf(min(max(below, 0.5 / len(resampled)), 1 - 0.5 / len(resampled)))
-        shifted = [bias + NORMAL.inv_cdf(tail) for tail in tails]
-        tails = [NORMAL.cdf(bias + z / (1 - acceleration * z)) for z in shifted]
+    upper = (1 + level) / 2
+    if jackknife is None:
+        tails = [1 - upper, upper]
+    else:
+        m = len(jackknife)
+        reach = math.sqrt(m / (m - 1)) * student.quantile(upper, m - 1) if expand else NORMAL.inv_cdf(upper)
+        tails = _corrected_tails(estimate, resampled, jackknife, reach)
     low, high = np.quantile(resampled, tails)
     return Interval(estimate, float(low), float(high))
+
+
+def _corrected_tails(estimate: float, resampled: Array, jackknife: Array, reach: float) -> list[float]:
+    """Probabilities at which BCa reads off the resamples, for limits `reach` standard errors on either side."""
+    influence = jackknife.mean() - jackknife
+    scale = 6 * float((influence**2).sum()) ** 1.5
+    acceleration = float((influence**3).sum()) / scale if scale > 0 else 0.0
+    below = (float((resampled < estimate).mean()) + float((resampled <= estimate).mean())) / 2
+    bias = NORMAL.inv_cdf(min(max(below, 0.5 / len(resampled)), 1 - 0.5 / len(resampled)))
+    tails = []
+    for z in (bias - reach, bias + reach):
+        rest = 1 - acceleration * z  # where it reaches 0 the limit has run off to infinity
+        tails.append(NORMAL.cdf(bias + z / rest) if rest > 0 else float(z > 0))
+    return tails
 
 
 @lru_cache(maxsize=4)
