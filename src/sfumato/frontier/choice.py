@@ -1,0 +1,243 @@
+"""Choose an operating point: "keep at least so much of this, then the most of that", and say how sure the choice is.
+
+Everything is computed from the per-prompt values in `frontier.json`. What is uncertain is which prompts were asked: on
+resampled prompts the constraint may not hold, and another point may be chosen. Both are counted (docs/frontier.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sfumato.frontier.compare import ENOUGH_PROMPTS
+from sfumato.frontier.pareto import pareto_front
+from sfumato.frontier.plane import Plane, Threshold, ratio
+from sfumato.frontier.statistics import REPETITIONS, Array, Interval, interval, jackknife_weights, resampling_weights
+
+SURE = 0.9
+"""A constraint that holds on this share of resamples counts as safe."""
+DOUBTFUL = 0.005
+"""A share has no interval if tuning gained (or the base had) nothing on more than this share of the resamples."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95 % interval; the limits are None where on some resamples there was nothing to share."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An operating point as the choice sees it.
+
+    Attributes:
+        name, label, method, definition: as in frontier.json.
+        forwards: denoiser forwards per image, if they were counted.
+        nondominated: on the axes of the choice, by the means over all prompts.
+        reward, diversity: means over prompts with 95 % intervals.
+        gain_kept: (R - R_base) / (R_tuned - R_base); None if tuning gained nothing.
+        diversity_kept: (D - floor) / (D_base - floor); None if the base has nothing above the floor.
+        balance: the product of the gain kept and of the lost diversity given back, each counted from 0 to 1.
+        fails: which of "diversity", "reward" and "budget" rule it out.
+        probability: share of resampled sets of prompts on which the constraints on diversity and reward hold.
+        frequency: share of resampled sets of prompts on which this point is chosen.
+    """
+
+    name: str
+    label: str
+    method: str
+    definition: dict[str, Any]
+    forwards: float | None
+    nondominated: bool
+    reward: Interval
+    diversity: Interval
+    gain_kept: Share | None
+    diversity_kept: Share | None
+    balance: float
+    fails: tuple[str, ...]
+    probability: float
+    frequency: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The chosen operating point, and why.
+
+    Attributes:
+        axes: the metrics on the axes, "reward" and "diversity".
+        floor: diversity of images that are all alike, from which shares are counted.
+        min_diversity, min_reward, budget: what was asked.
+        objective: what was maximised among the points that remain.
+        chosen: None if no point but the base model satisfies the constraints, or if there is nothing to balance.
+        runner_up: what would be chosen without it.
+        versus: chosen minus runner-up with paired 95 % intervals: "objective", "reward" and "diversity".
+        safer: the best point whose constraints hold on 90 % of resamples, if that is not the chosen one.
+        nearest: where nothing is chosen, the point that lacks least.
+        candidates: all points in the order of frontier.json.
+        none: share of resamples on which nothing can be chosen.
+        prompts, images_per_prompt: what it rests on.
+        warnings: what makes it doubtful.
+    """
+
+    axes: dict[str, str]
+    floor: float
+    min_diversity: Threshold | None
+    min_reward: Threshold | None
+    budget: float | None
+    objective: Literal["reward", "diversity", "balance"]
+    chosen: Candidate | None
+    runner_up: Candidate | None
+    versus: dict[str, Interval]
+    safer: Candidate | None
+    nearest: Candidate | None
+    candidates: tuple[Candidate, ...]
+    none: float
+    prompts: int
+    images_per_prompt: int | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as JSON-able values."""
+        return asdict(self)
+
+
+def choose(
+    frontier: Mapping[str, Any],
+    *,
+    min_diversity: str | float | None = None,
+    min_reward: str | float | None = None,
+    budget: float | None = None,
+    reward: str | None = None,
+    diversity: str | None = None,
+    repetitions: int = REPETITIONS,
+    seed: int = 0,
+) -> Choice:
+    """Choose among the operating points of a run.
+
+    With `min_diversity` the point with the most reward is chosen among those that keep enough diversity, with
+    `min_reward` the reverse; with both or neither the best balance. The base model is never chosen. Of equally good
+    points the cheaper one is.
+
+    Args:
+        frontier: what `frontier.json` holds, as `Run.frontier()` gives it.
+        min_diversity: a share of the base's, counted from the diversity of images that are all alike (1 for a Vendi
+            score, else 0), as 0.9 or "90%"; or a value of any metric, "vendi>=2.1".
+        min_reward: a share of what tuning gained, as 0.8 or "80%"; or a value of any metric, "gold>=0.3".
+        budget: most denoiser forwards per image.
+        reward: metric on the first axis; the run's own if not given.
+        diversity: metric on the second axis; the run's own if not given.
+        repetitions: bootstrap resamples of the prompts.
+        seed: of the bootstrap.
+
+    Raises:
+        ValueError: a threshold that cannot be read or has no meaning here, a metric that was not measured, a run
+            without per-prompt values, fewer than 2 prompts.
+    """
+    own = frontier["axes"]
+    axes = {"reward": reward or own["reward"], "diversity": diversity or own["diversity"]}
+    given = {"diversity": min_diversity, "reward": min_reward}
+    least = {side: Threshold.parse(text) for side, text in given.items() if text is not None}
+    plane = Plane(frontier, axes, least, budget)
+    m = len(plane.values)
+    whole, resampled = plane.means(np.full((1, m), 1 / m)), plane.means(resampling_weights(m, repetitions, seed))
+    left_out = plane.means(jackknife_weights(m))
+    frequency = np.bincount(plane.pick(resampled) + 1, minlength=len(plane.points) + 1) / repetitions
+    candidates = _describe(plane, whole, resampled, left_out, frequency[1:])
+    roles = _roles(plane, whole, resampled, np.array([candidate.probability >= SURE for candidate in candidates]))
+    compared = roles["chosen"], roles["runner_up"]
+    named: dict[str, Any] = {role: candidates[i] if i >= 0 else None for role, i in roles.items()}
+    return Choice(
+        axes=axes,
+        floor=plane.floor,
+        min_diversity=least.get("diversity"),
+        min_reward=least.get("reward"),
+        budget=budget,
+        objective=plane.objective,
+        **named,
+        versus=plane.versus(*compared, whole, resampled, left_out) if min(compared) >= 0 else {},
+        candidates=candidates,
+        none=float(frequency[0]),
+        prompts=m,
+        images_per_prompt=frontier.get("images_per_prompt"),
+        warnings=_warnings(frontier, plane, resampled),
+    )
+
+
+def _roles(plane: Plane, whole: Array, resampled: Array, sure: NDArray[np.bool_]) -> dict[str, int]:
+    """The points that the choice names, by index; -1 for none."""
+    chosen = int(plane.pick(whole)[0])
+    if chosen < 0:
+        return {"chosen": -1, "runner_up": -1, "safer": -1, "nearest": plane.nearest(whole[0], resampled)}
+    runner_up = int(plane.pick(whole, without=chosen)[0])
+    safer = int(plane.pick(whole, among=sure)[0])
+    return {"chosen": chosen, "runner_up": runner_up, "safer": -1 if safer == chosen else safer, "nearest": -1}
+
+
+def _describe(plane: Plane, whole: Array, resampled: Array, left_out: Array, frequency: Array) -> tuple[Candidate, ...]:
+    """Every point with its intervals, shares and probabilities, from means over prompts (., P, K)."""
+    front = set(pareto_front(whole[0][:, [plane.r, plane.d]]))
+    probability, balance = plane.holds(resampled).mean(axis=0), plane.balance(whole)[0]
+    fails = {side: plane.slack(side, whole)[0] < 0 for side in plane.least} | {"budget": ~plane.affordable}
+    gain_kept, diversity_kept = (_shares(plane, side, whole, resampled) for side in ("reward", "diversity"))
+    means = {
+        k: [interval(float(whole[0, i, k]), resampled[:, i, k], left_out[:, i, k]) for i in range(len(plane.points))]
+        for k in (plane.r, plane.d)
+    }
+    return tuple(
+        Candidate(
+            name=point["name"],
+            label=point.get("label", point["name"]),
+            method=point.get("method", ""),
+            definition=point.get("definition", {}),
+            forwards=point.get("forwards"),
+            nondominated=i in front,
+            reward=means[plane.r][i],
+            diversity=means[plane.d][i],
+            gain_kept=gain_kept[i],
+            diversity_kept=diversity_kept[i],
+            balance=float(balance[i]),
+            fails=tuple(name for name, failed in fails.items() if failed[i]),
+            probability=float(probability[i]),
+            frequency=float(frequency[i]),
+        )
+        for i, point in enumerate(plane.points)
+    )
+
+
+def _shares(plane: Plane, side: str, whole: Array, resampled: Array) -> list[Share | None]:
+    """Every point's share on a side, with percentile limits."""
+    part, of = plane.parts(side, whole[0])
+    if of <= 0:
+        return [None] * len(part)
+    drawn, drawn_of = plane.parts(side, resampled)
+    if (drawn_of <= 0).mean() > DOUBTFUL:
+        return [Share(float(share), None, None) for share in part / of]
+    low, high = np.quantile(ratio(drawn, drawn_of[:, None]), (0.025, 0.975), axis=0)
+    return [Share(float(share), float(low[i]), float(high[i])) for i, share in enumerate(part / of)]
+
+
+def _warnings(frontier: Mapping[str, Any], plane: Plane, resampled: Array) -> tuple[str, ...]:
+    """The run's own warnings, and what makes the choice doubtful."""
+    found = [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]
+    prompts = len(plane.values)
+    if prompts < ENOUGH_PROMPTS and not any(f"{prompts} prompts" in warning for warning in found):
+        found.append(f"Only {prompts} prompts: the intervals are too narrow and the probabilities too sure.")
+    base, tuned = resampled[:, plane.base], resampled[:, plane.tuned]
+    changes = {
+        f"raises {plane.axes['reward']}": tuned[:, plane.r] > base[:, plane.r],
+        f"lowers {plane.axes['diversity']}": tuned[:, plane.d] < base[:, plane.d],
+    }
+    for change, happened in changes.items():
+        if (chance := float(happened.mean())) < SURE:
+            found.append(
+                f"On resampled prompts tuning {change} with probability {chance:.2f} only: shares of the change are "
+                "mostly noise."
+            )
+    return tuple(dict.fromkeys(found))
