@@ -10,15 +10,22 @@ ONE = [
     metrics.vendi_score,
     metrics.mean_pairwise_distance,
     partial(metrics.mean_pairwise_distance, metric="euclidean"),
+    partial(metrics.mean_pairwise_distance, metric="squared"),
+    partial(metrics.truncated_entropy, components=2),
 ]
 TWO = [
     metrics.precision,
     metrics.recall,
     metrics.density,
     metrics.coverage,
-    metrics.frechet_distance,
+    metrics.fid,
     metrics.spectral_distance,
+    metrics.kid,
+    partial(metrics.kid_subsets, subsets=3, subset_size=4),
+    metrics.cmmd,
+    metrics.prdc,
 ]
+TWO_ROWS = [*ONE[1:4], *TWO[4:8]]
 BAD = {
     "one-dimensional": (torch.ones(6), r"must have shape \(N, D\).*not \(6,\)"),
     "images": (torch.ones(2, 3, 4, 4), r"must have shape \(N, D\)"),
@@ -49,13 +56,22 @@ def test_two_sets_and_which_one_is_bad(metric: Callable, kind: str) -> None:
         metric(good, features)
 
 
+@pytest.mark.parametrize("kind", BAD)
+def test_neighbours(kind: str) -> None:
+    features, message = BAD[kind]
+    with pytest.raises(ValueError, match=f"features.*{message}"):
+        metrics.nearest_neighbours(features)
+    with pytest.raises(ValueError, match=f"Y.*{message}"):
+        metrics.nearest_neighbours(torch.randn(8, 2), features)
+
+
 @pytest.mark.parametrize("metric", TWO)
 def test_dimensions_must_agree(metric: Callable) -> None:
     with pytest.raises(ValueError, match="real features have 2 dimensions and fake features 3"):
         metric(torch.randn(8, 2), torch.randn(8, 3))
 
 
-@pytest.mark.parametrize("metric", [ONE[1], ONE[2], TWO[4], TWO[5]])
+@pytest.mark.parametrize("metric", TWO_ROWS)
 def test_spread_needs_two_rows(metric: Callable) -> None:
     arguments = [torch.ones(1, 2)] * (1 if metric in ONE else 2)
     with pytest.raises(ValueError, match="needs at least 2"):

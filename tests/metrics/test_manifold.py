@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
-from sfumato.metrics import coverage, density, distances, precision, recall
+from sfumato.metrics import PRDC, coverage, density, distances, prdc, precision, recall
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -83,6 +83,8 @@ def test_definition_on_a_lattice_full_of_ties(real: list, fake: list, k: int, bl
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(distances, "BLOCK", block)
         found = [measure(x, y, k) for measure in (precision, recall, density, coverage)]
+        together = prdc(x, y, k)
+    assert list(together) == found
     assert found == pytest.approx(
         [
             sum(any(inside(f, real)) for f in fake) / len(fake),
@@ -108,13 +110,23 @@ def test_agrees_with_prdc_where_there_are_no_ties() -> None:
     for k, expected in json.loads((GOLDEN / "metrics.json").read_text())["prdc"].items():
         found = {name: measure(features["real"], features["fake"], int(k)) for name, measure in measures.items()}
         assert found == pytest.approx(expected, rel=1e-12), k
+        assert prdc(features["real"], features["fake"], int(k)) == PRDC(**found)
+
+
+def test_precision_and_recall_agree_with_torch_fidelity() -> None:
+    features = load_file(GOLDEN / "metrics.safetensors")
+    for k, expected in json.loads((GOLDEN / "metrics.json").read_text())["torch-fidelity"]["prc"].items():
+        for name, measure in (("precision", precision), ("recall", recall)):
+            assert measure(features["real"], features["fake"], int(k)) == pytest.approx(expected[name], rel=1e-6), k
 
 
 @pytest.mark.parametrize("k", [0, 4, 5])
 def test_k_must_leave_neighbours(k: int) -> None:
     few, many = torch.randn(4, 2), torch.randn(9, 2)
-    for measure in (precision, density, coverage):
+    for measure in (precision, density, coverage, prdc):
         with pytest.raises(ValueError, match=f"k={k} with 4 real samples"):
             measure(few, many, k)
     with pytest.raises(ValueError, match=f"k={k} with 4 fake samples"):
         recall(many, few, k)
+    with pytest.raises(ValueError, match="k=4 with 4 fake samples"):
+        prdc(many, few, 4)

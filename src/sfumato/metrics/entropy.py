@@ -22,7 +22,7 @@ def entropy(labels_or_probabilities: Iterable[Hashable] | torch.Tensor) -> float
     """
     values = labels_or_probabilities
     if isinstance(values, torch.Tensor) and values.is_floating_point():
-        shares = _mean_probabilities(values)
+        shares = check_probabilities(values).mean(dim=0)
     else:
         labels = values.reshape(-1).tolist() if isinstance(values, torch.Tensor) else list(values)
         if not labels:
@@ -31,7 +31,12 @@ def entropy(labels_or_probabilities: Iterable[Hashable] | torch.Tensor) -> float
     return max(0.0, float(torch.special.entr(shares).sum()))
 
 
-def _mean_probabilities(values: torch.Tensor) -> torch.Tensor:
+def check_probabilities(values: torch.Tensor) -> torch.Tensor:
+    """Probabilities (C,) or (N, C) as rows (N, C) that sum to 1, float64, on the CPU.
+
+    Raises:
+        ValueError: another shape, negative, not finite, or sums that are not 1.
+    """
     if values.ndim not in (1, 2) or values.numel() == 0:
         raise ValueError(f"probabilities must have shape (C,) or (N, C) and not be empty, not {tuple(values.shape)}")
     rows = values.detach().cpu().double().reshape(-1, values.shape[-1])
@@ -40,4 +45,4 @@ def _mean_probabilities(values: torch.Tensor) -> torch.Tensor:
     sums = rows.sum(dim=1)
     if not torch.allclose(sums, torch.ones_like(sums), atol=1e-2):
         raise ValueError(f"probabilities must sum to 1 in every row, not {float(sums[(sums - 1).abs().argmax()]):.4g}")
-    return (rows / sums[:, None]).mean(dim=0)
+    return rows / sums[:, None]

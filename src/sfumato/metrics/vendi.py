@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from sfumato.metrics.checks import as_features, unit_rows
+from sfumato.metrics.checks import as_features, rounding, unit_rows
 
 
 def vendi_score(X: torch.Tensor, q: float = 1.0) -> float:
@@ -28,17 +28,10 @@ def vendi_score(X: torch.Tensor, q: float = 1.0) -> float:
         raise ValueError(f"the order q must be at least 0, not {q}")
     rows = unit_rows(as_features(X))
     eigenvalues = torch.linalg.eigvalsh(rows @ rows.T if len(rows) <= rows.shape[1] else rows.T @ rows)
-    share = eigenvalues[eigenvalues > _rounding(X) * max(rows.shape) * eigenvalues[-1]]
+    share = eigenvalues[eigenvalues > rounding(X) * max(rows.shape) * eigenvalues[-1]]
     share = share / share.sum()
     if q == 1:
         return math.exp(-float((share * share.log()).sum()))
     if q == math.inf:
         return 1 / float(share[-1])
     return math.exp(float(torch.logsumexp(q * share.log(), dim=0)) / (1 - q))
-
-
-def _rounding(X: torch.Tensor) -> float:
-    """Eigenvalues below this share are zero up to the rounding of the features and of the decomposition."""
-    dtype = torch.as_tensor(X).dtype
-    features = torch.finfo(dtype).eps ** 2 if dtype.is_floating_point else 0.0
-    return max(features, torch.finfo(torch.float64).eps)
