@@ -28,6 +28,7 @@ LAYERS = [
     {"rewards", "metrics", "pipelines"},
     {"training", "preferences", "analytic"},
     {"frontier"},
+    {"diagnosis"},
     {"report", "study"},
 ]
 """A package imports from layers below its own; the ground layer's modules also from one another. What is not listed
@@ -37,7 +38,7 @@ READERS = {"report", "study"}
 KNOW_DIFFUSERS = {"pipelines", "emoji64", "analytic", "cli"}
 """The command line, to silence its messages."""
 LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli"]
-LIGHT += ["sfumato.report", "sfumato.report.build", "sfumato.frontier", "sfumato.study"]
+LIGHT += ["sfumato.report", "sfumato.report.build", "sfumato.frontier", "sfumato.diagnosis", "sfumato.study"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "kornia"}
 
 
