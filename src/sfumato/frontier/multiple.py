@@ -103,7 +103,7 @@ def _t(signs: Array, deviations: Array) -> Array:
 
 @lru_cache(maxsize=4)
 def _signs(m: int, repetitions: int, seed: int) -> Array:
-    signs = np.random.default_rng(seed).integers(2, size=(repetitions, m)) * 2.0 - 1
+    signs = np.random.default_rng(seed).choice(np.array([-1.0, 1.0]), size=(repetitions, m))
     signs.flags.writeable = False
     return signs
 

@@ -7,6 +7,8 @@ from functools import lru_cache
 
 import numpy as np
 
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(200)
+
 
 def upper_tail(t: float, freedom: int, shift: float = 0.0) -> float:
     """P(T > t) for T = (Z + shift) / S, Z standard normal and S² an independent chi-square over its degrees of freedom.
@@ -23,7 +25,7 @@ def upper_tail(t: float, freedom: int, shift: float = 0.0) -> float:
     return float(sum(w * math.erfc((t * s - shift) / math.sqrt(2)) for s, w in zip(nodes, weights, strict=True)) / 2)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def quantile(probability: float, freedom: int) -> float:
     """The t that Student's distribution stays below with this probability, in (0, 1)."""
     if probability < 0.5:
@@ -37,13 +39,12 @@ def quantile(probability: float, freedom: int) -> float:
     return high
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def _scales(freedom: int) -> tuple[list[float], list[float]]:
     """Nodes and weights of the distribution of S."""
     reach = 10 / math.sqrt(2 * freedom)
     low, high = max(0.0, 1 - reach), 1 + reach
-    nodes, weights = np.polynomial.legendre.leggauss(200)
-    nodes = low + (nodes + 1) * (high - low) / 2
+    nodes = low + (NODES + 1) * (high - low) / 2
     logs = (freedom - 1) * np.log(nodes) - freedom * (nodes**2 - 1) / 2
-    weights = weights * np.exp(logs - logs.max())
+    weights = WEIGHTS * np.exp(logs - logs.max())
     return nodes.tolist(), (weights / weights.sum()).tolist()

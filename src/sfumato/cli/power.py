@@ -1,0 +1,76 @@
+"""Plan an evaluation: how many prompts and images it takes to see a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sfumato.cli.shared import app
+
+if TYPE_CHECKING:
+    from sfumato.frontier.power import Design, Pilot
+
+
+@app.command()
+def power(
+    folder: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run, which serves as the pilot.")],
+    metric: Annotated[str, typer.Option(help="A score, vendi, distance, precision, recall, density, coverage or ...")],
+    change: Annotated[str, typer.Option(help="5%: of the first point's value; 0.1: in the metric's own units.")] = "5%",
+    power: Annotated[float, typer.Option(help="The chance with which the change shall be seen.")] = 0.8,
+    alpha: Annotated[float, typer.Option(help="Level of the two-sided test.")] = 0.05,
+    points: Annotated[
+        str, typer.Option(help="The two points of the pilot; one alone is its own control, and knows seeds only.")
+    ] = "base,tuned",
+) -> None:
+    """Say how many prompts and images it takes to see a change of a metric.
+
+    Example: sfumato power runs/mine --metric recall --change 5%
+    """
+    from sfumato.frontier.measured import read_measured
+    from sfumato.frontier.power import designs, detectable, run_pilot
+    from sfumato.runs import Run
+
+    size, relative = _parse(change)
+    names = [name.strip() for name in points.split(",")]
+    if len(names) > 2:
+        raise ValueError(f"a pilot is made of one or two points, not {len(names)}: {points}")
+    measured = read_measured(Run.load(folder), metric, names)
+    first, *second = (measured.samples[name] for name in names)
+    pilot = run_pilot(measured.measure, first, second[0] if second else None, measured.least)
+    found = designs(pilot, size, relative, forwards=measured.forwards, wanted=power, alpha=alpha)
+    cheapest = min(found, key=lambda design: (design.forwards, design.images))
+    smallest = detectable(pilot, pilot.prompts, pilot.sizes[-1], power, alpha)
+    print(_table(pilot, found, metric, names[0]))
+    print(
+        f"\nTo see a change of {change} in {metric} with power {power:g} (two-sided, alpha {alpha:g}), ask "
+        f"{cheapest.prompts} prompts with {cheapest.images} images each: the cheapest of these, "
+        f"{cheapest.forwards:,.0f} denoiser forwards for all that is sampled.\nThe pilot, {pilot.prompts} prompts with "
+        f"{pilot.sizes[-1]} images, sees {smallest:.3g}, {smallest / abs(pilot.levels[-1] or 1):.1%} of {names[0]}'s "
+        f"{pilot.levels[-1]:.3g}."
+    )
+    if not second:
+        print(f"{names[0]} is its own control here: prompts on which the change differs need more.")
+
+
+def _parse(change: str) -> tuple[float, bool]:
+    """The size of the change, and whether it is a share."""
+    relative = change.strip().endswith("%")
+    try:
+        size = float(change.strip().removesuffix("%"))
+    except ValueError:
+        raise ValueError(f"--change must be a share such as 5% or a number such as 0.1, not {change!r}") from None
+    return (size / 100 if relative else size), relative
+
+
+def _table(pilot: Pilot, found: list[Design], metric: str, point: str) -> str:
+    """A row for each number of images; what lies beyond the pilot's images carries a tilde."""
+    rows = [("images", f"{point}'s {metric}", "change", "prompts", "80 % range", "forwards")]
+    for design in found:
+        beyond = "~" if design.images > pilot.sizes[-1] else ""
+        low, high = design.range
+        numbers = (f"{pilot.level(design.images):.3g}", f"{design.effect:.2g}", f"{design.prompts:,}")
+        rows.append((f"{beyond}{design.images}", *numbers, f"{low:,} to {high:,}", f"{design.forwards:,.0f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)

@@ -1,0 +1,66 @@
+"""The plan of an evaluation, asked through the command line."""
+
+import re
+
+import pytest
+
+from sfumato.frontier.measured import read_measured
+from sfumato.frontier.power import prompts_needed, run_pilot
+from sfumato.runs import Run
+from tests.frontier.test_measured import make_run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_run(tmp_path / "run").path
+
+
+def test_help_teaches_with_an_example(sfumato):
+    assert "Example: sfumato power runs/mine --metric recall --change 5%" in sfumato("power", "--help").out
+
+
+def test_the_question_is_answered(folder, sfumato):
+    outcome = sfumato("power", folder, "--metric", "reward", "--change", "0.8")
+    assert outcome.code == 0, outcome.err
+    rows = [re.split(r"\s{2,}", line.strip()) for line in outcome.out.splitlines()[:5]]
+    assert rows[0] == ["images", "base's reward", "change", "prompts", "80 % range", "forwards"]
+    assert [row[0] for row in rows[1:]] == ["4", "8", "~16", "~32"]
+    measured = read_measured(Run.load(folder), "reward", ["base", "tuned"])
+    pilot = run_pilot(measured.measure, measured.samples["base"], measured.samples["tuned"])
+    needed = prompts_needed(pilot, 0.8, 4)
+    assert rows[1][3] == str(needed) and rows[1][5] == f"{needed * 4 * 25:,}"
+    assert f"ask {needed} prompts with 4 images each: the cheapest of these" in outcome.out
+    assert "The pilot, 6 prompts with 8 images, sees" in outcome.out
+
+
+def test_a_share_of_recall_with_more_certainty(folder, sfumato):
+    loose, strict = (
+        sfumato("power", folder, "--metric", "recall", "--change", "40%", "--power", p) for p in (0.6, 0.95)
+    )
+    assert loose.code == strict.code == 0, loose.err + strict.err
+    needed = [int(re.search(r"ask (\d+) prompts", outcome.out)[1]) for outcome in (loose, strict)]
+    assert needed[0] < needed[1]
+    assert "a change of 40% in recall with power 0.6 (two-sided, alpha 0.05)" in loose.out
+
+
+def test_one_point_alone_says_what_it_does_not_know(folder, sfumato):
+    outcome = sfumato("power", folder, "--metric", "vendi", "--points", "base")
+    assert "base is its own control here" in outcome.out
+    assert "The pilot, 6 prompts with 4 images, sees" in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--metric", "beauty"], 'no metric "beauty"'),
+        (["--metric", "reward", "--change", "much"], "--change must be a share such as 5% or a number such as 0.1"),
+        (["--metric", "reward", "--change", "0%"], "the change to be seen must not be 0"),
+        (["--metric", "reward", "--points", "base,tuned,aig"], "one or two points, not 3"),
+        (["--metric", "reward", "--points", "base,aig"], 'no point "aig"'),
+        (["--metric", "reward", "--power", "1.5"], "power must lie between alpha and 1"),
+    ],
+)
+def test_refuses(folder, sfumato, options, message):
+    outcome = sfumato("power", folder, *options)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert message in outcome.err
