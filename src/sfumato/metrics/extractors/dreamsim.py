@@ -169,7 +169,7 @@ def _positions(weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 def _embedding(images: torch.Tensor, branch: Branch, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """What one branch sees in images (B,3,H,W): (B,d)."""
-    x = Preprocess((EDGE, EDGE), None, branch.mean, branch.std)(images)
+    x = Preprocess((EDGE, EDGE), None, branch.mean, branch.std, rounds=True)(images)
     x = F.conv2d(x, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], EDGE // _side(weights))
     x = torch.cat([weights["cls_token"].expand(len(x), -1, -1), x.flatten(2).mT], 1) + weights["pos_embed"]
     if "pos_drop.weight" in weights:  # CLIP normalises here

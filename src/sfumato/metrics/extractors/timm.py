@@ -91,7 +91,7 @@ def _preprocess(data: dict[str, Any]) -> Preprocess:
     if data["crop_mode"] == "center" and height != width:
         raise ValueError(f"timm's center crop to {height}x{width} is not supported: take a model with square input")
     size = height if data["crop_mode"] == "center" else (height, width)
-    return Preprocess(size, None, tuple(data["mean"]), tuple(data["std"]), data["interpolation"])
+    return Preprocess(size, None, tuple(data["mean"]), tuple(data["std"]), data["interpolation"], rounds=True)
 
 
 def _cropped(pixels: torch.Tensor, crop: tuple[int, ...]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class VisionFeatures:
     def __init__(self, model: str | Path, device: torch.device | str = "cpu") -> None:
         from transformers import AutoModel
 
-        self.preprocess = Preprocess.from_pretrained(str(model))
+        self.preprocess = replace(Preprocess.from_pretrained(str(model)), rounds=True)
         try:
             loaded, report = AutoModel.from_pretrained(
                 str(model), dtype=torch.float32, use_safetensors=True, output_loading_info=True
