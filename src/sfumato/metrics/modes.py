@@ -29,8 +29,8 @@ class ModeCoverage(NamedTuple):
 def mode_coverage(real: Kinds, fake: Kinds, at_least: int = 1) -> ModeCoverage:
     """Share of the reference's kinds that have at least so many samples in the other set.
 
-    With one sample asked for, it is the number of modes captured (Metz et al. 2017, arXiv 1611.02163, section 3.2; Che
-    et al. 2017, arXiv 1612.02136) over the number there is. The kinds are those that `real` holds, so that what the
+    With one sample asked for, it is the number of modes captured (Che et al. 2017, arXiv 1612.02136; Metz et al. 2017,
+    arXiv 1611.02163) over the number there is. The kinds are those that `real` holds, so that what the
     reference never draws is not asked for. With few samples rare kinds go missing by chance: of kinds with share p, N
     samples miss (1 - p)^N.
 
