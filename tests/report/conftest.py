@@ -55,10 +55,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     started.quit()
 
 
+def built(browser) -> None:
+    """Wait until every part of the page is there."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    WebDriverWait(browser, 30).until(lambda b: not b.execute_script("return document.querySelector('main').ariaBusy"))
+
+
 @pytest.fixture
 def page(browser, run: Run) -> Iterator:
     """The synthetic run's report, freshly opened; afterwards its console must hold no error."""
     browser.get_log("browser")
     browser.get(Path(run.report).as_uri())
+    built(browser)
     yield browser
     assert browser.get_log("browser") == []

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -171,10 +172,14 @@ def _images(run: Run, prompts: list[str], seeds: list[int], draw: Draw, points: 
 def features(records: list[dict[str, Any]]) -> np.ndarray:
     """A direction per prompt, and around it a spread that collapses as the pictures do, (N, DIMENSIONS) float32."""
     centres = {
-        record["prompt"]: np.random.default_rng(len(record["prompt"])).normal(size=DIMENSIONS) for record in records
+        record["prompt"]: np.random.default_rng(crc32(record["prompt"].encode())).normal(size=DIMENSIONS)
+        for record in records
     }
     rows = [
-        centres[r["prompt"]] + _spread(r["point"]) ** 2 * np.random.default_rng(r["seed"]).normal(size=DIMENSIONS)
+        centres[r["prompt"]]
+        + 0.8
+        * _spread(r["point"])
+        * np.random.default_rng(crc32(f"{r['prompt']} {r['seed']}".encode())).normal(size=DIMENSIONS)
         for r in records
     ]
     return np.array(rows, dtype=np.float32)
@@ -220,7 +225,7 @@ def _differences(points: list[tuple]) -> list[dict[str, Any]]:
     rows = []
     for i, a in enumerate(points):
         for b in points[i + 1 :]:
-            for metric, column, half in (("reward", 3, 0.8), ("vendi", 4, 0.4)):
+            for metric, column, half in (("reward", 3, 0.7), ("vendi", 4, 0.4)):
                 mean = a[column] - b[column]
                 p = math.exp(-3 * abs(mean) / half)
                 rows.append(

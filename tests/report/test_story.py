@@ -1,6 +1,7 @@
 import pytest
 
-from sfumato.report import story
+from sfumato.report import choice, story
+from sfumato.report.collapse import Collapse
 from sfumato.report.data import read_frontier
 from sfumato.runs import Run, write_json
 from tests.report.synthetic import POINTS, frontier
@@ -13,30 +14,48 @@ def point(name, method, reward, vendi, half=0.1, **more):
 
 
 def world(*points):
-    return {"axes": {"reward": "reward", "diversity": "vendi"}, "points": list(points), "prompts": ["a", "b"]}
+    axes = {"reward": "reward", "diversity": "vendi"}
+    return {"axes": axes, "points": list(points), "prompts": ["a", "b"], "differences": []}
 
 
 BASE, TUNED = point("base", "base", 0.0, 5.0, gold=0.5), point("tuned", "tuned", 10.0, 1.0, gold=0.2)
 
 
-def test_the_headline_says_what_was_lost_and_what_comes_back():
-    middle = point("AIG power 2", "AIG", 8.0, 4.0, gold=0.6)
-    sentences = story.headline(world(BASE, middle, point("x", "KL", 9.0, 1.4), TUNED))
-    assert sentences == [
-        "Tuning raised the reward from 0 to 10.0 and cut the Vendi score from 5.00 to 1.00.",
-        "It cut the gold reward from 0.500 to 0.200, which tuning never saw.",
+def test_the_answers_say_what_was_lost_and_what_comes_back():
+    found = world(BASE, point("AIG power 2", "AIG", 8.0, 4.0), point("LoRA", "LoRA scale", 5.0, 3.0), TUNED)
+    assert story.headline(found) == "Tuning raised the reward from 0 to 10.0 and cut the Vendi score from 5.00 to 1.00."
+    prompts = [Collapse("dog", 6.0, 1.0, None, 1.0, 9.0), Collapse("cat", 4.0, 1.0, None, 1.0, 9.0)]
+    assert story.collapsed(found, prompts) == [
+        "Tuning cut the gold reward from 0.500 to 0.200, which it never saw.",
+        "Of the base's diversity it took 100\N{NO-BREAK SPACE}% by Vendi score.",
+        "Hit hardest, by Vendi score: “dog” (6.00 to 1.00) and “cat” (4.00 to 1.00).",
+    ]
+    assert story.given_back(found) == [
         "AIG power 2 keeps 80\N{NO-BREAK SPACE}% of the reward gain and gives back 75\N{NO-BREAK SPACE}% of the lost "
         "diversity, the best balance of all points.",
+        "Of the other ways LoRA comes nearest: it keeps 50\N{NO-BREAK SPACE}% of the reward gain and gives back "
+        "50\N{NO-BREAK SPACE}% of the lost diversity.",
     ]
+    assert story.undecided(found) == ""
+
+
+def test_a_measure_that_fell_within_its_intervals_is_not_named():
+    base, tuned = point("base", "base", 0.0, 5.0, recall=0.5), point("tuned", "tuned", 10.0, 4.9, recall=0.1)
+    assert (
+        story.collapsed(world(base, tuned), [])[-1]
+        == "Of the base's diversity it took 80\N{NO-BREAK SPACE}% by recall."
+    )
+    same = point("tuned", "tuned", 10.0, 4.9, recall=0.45)
+    assert story.collapsed(world(base, same), []) == ["No measure of diversity fell beyond its interval."]
 
 
 def test_overlapping_intervals_are_said_to_overlap():
     tuned = point("tuned", "tuned", 0.15, 1.0)
-    assert "0.150 (the intervals overlap)" in story.headline(world(BASE, tuned))[0]
+    assert "0.150 (the intervals overlap)" in story.headline(world(BASE, tuned))
 
 
 def test_without_an_end_point_the_headline_only_counts():
-    assert story.headline(world(BASE)) == ["Measured: 1 operating point on 2 prompts."]
+    assert story.headline(world(BASE)) == "Measured: 1 operating point on 2 prompts."
 
 
 @pytest.mark.parametrize(
@@ -51,12 +70,13 @@ def test_without_an_end_point_the_headline_only_counts():
     ids=["no other point", "nothing kept", "diversity rose", "reward fell", "within the noise"],
 )
 def test_no_balance_is_claimed_where_there_is_none(points):
-    assert story.best_balance(world(*points)) is None
+    assert choice.best_balance(world(*points)) is None
+    assert story.undecided(world(*points)) != ""
 
 
 def test_more_than_everything_counts_as_everything():
     over, middle = point("over", "x", 100.0, 1.4), point("middle", "x", 5.0, 3.0)
-    best = story.best_balance(world(BASE, over, middle, TUNED))
+    best = choice.best_balance(world(BASE, over, middle, TUNED))
     assert best.point is middle and (best.kept, best.regained) == (0.5, 0.5)
 
 

@@ -34,6 +34,28 @@ def test_an_unknown_metric_is_called_by_its_key():
     assert vocabulary.metric("clip_score").label == "Clip score"
 
 
+@pytest.mark.parametrize(
+    ("key", "label", "group", "higher"),
+    [
+        ("pooled/fid", "FID, pooled", vocabulary.POOLED, False),
+        ("pooled/new", "New, pooled", vocabulary.POOLED, True),
+        ("drift/gold", "Gold reward, change", vocabulary.DRIFTED, True),
+        ("drift/distance_to_base", "Distance from the base's image", vocabulary.DRIFTED, False),
+        ("vendi_clip", "Vendi score in clip", vocabulary.DIVERSITY, True),
+        ("vendi_corrected", "Vendi score, corrected", vocabulary.DIVERSITY, True),
+        ("hue_entropy", "Hue entropy", vocabulary.DIVERSITY, True),
+        ("pick_score", "Pick score", vocabulary.REWARDS, True),
+    ],
+)
+def test_metrics_that_follow_a_pattern(key, label, group, higher):
+    found = vocabulary.metric(key)
+    assert (found.label, found.group, found.higher_is_better) == (label, group, higher)
+
+
+def test_every_metric_belongs_to_a_group():
+    assert {metric.group for metric in vocabulary.METRICS.values()} <= set(vocabulary.GROUPS)
+
+
 def test_labels_inside_a_sentence():
     assert [vocabulary.lower_first(label) for label in ("Gold reward", "KL", "Vendi score")] == [
         "gold reward", "KL", "Vendi score"

@@ -1,9 +1,10 @@
 """A run folder as something to look at: one self-contained HTML page, and the frontier as a still picture.
 
 Reads the files of a run only and loads no model, so it works on any machine that the folder was copied to.
-`build` makes the page, `data` brings the run into the page's form, `story` finds the sentences, `images` packs the
-pictures, `figure` draws the SVG, `vocabulary` names the figures; the page itself is template.html, the style sheets and
-the scripts beside it.
+`build` makes the page: `data` reads the run, `page` brings it into the page's form, `story` finds the sentences,
+`choice` the point to use, `collapse` the prompts that suffered, `repeats` the near-duplicates; `images` packs the
+pictures, `figure` draws the SVG, `vocabulary` names the figures. The page itself is in web/: template.html, a file of
+HTML and one of JavaScript for each part, the style sheets.
 """
 
 from sfumato.report.build import write_report

@@ -9,12 +9,40 @@ from typing import Any
 import jinja2
 import yaml
 
-from sfumato.report import images, story, vocabulary
-from sfumato.report.data import describe_methods, describe_metrics, page_data, points_of, read_frontier, read_training
+from sfumato.report import choice, images, story, vocabulary
+from sfumato.report.collapse import by_collapse
+from sfumato.report.data import read_diagnosis, read_frontier, read_training
 from sfumato.report.figure import frontier_svg
+from sfumato.report.page import describe_methods, describe_metrics, finite, page_data, points_of
+from sfumato.report.repeats import find_repeats
 from sfumato.runs import Run, write_text
 
-SCRIPTS = ("draw.js", "pictures.js", "frontier.js", "wall.js", "curves.js", "report.js")
+WEB = Path(__file__).parent / "web"
+SCRIPTS = (
+    "draw.js",
+    "pictures.js",
+    "table.js",
+    "priorities.js",
+    "frontier.js",
+    "panel.js",
+    "wall.js",
+    "strength.js",
+    "prompts.js",
+    "repeats.js",
+    "look.js",
+    "chart.js",
+    "curves.js",
+    "samples.js",
+    "report.js",
+)
+
+
+TABLES = (
+    ("Per prompt", (vocabulary.REWARDS, vocabulary.DIVERSITY, vocabulary.LIKENESS, vocabulary.COST)),
+    (vocabulary.POOLED, (vocabulary.POOLED,)),
+    (vocabulary.DRIFTED, (vocabulary.DRIFTED,)),
+)
+"""The tables of all figures: a heading and the groups of metrics in it."""
 
 
 def write_report(run: Run) -> Path:
@@ -30,7 +58,8 @@ def write_report(run: Run) -> Path:
     except FileNotFoundError:
         frontier = {}
     names = [point["name"] for point in frontier.get("points", [])]
-    strips = images.strips(run.images(), run.evaluation, frontier.get("prompts", []), names)
+    records = run.images()
+    strips = images.strips(records, run.evaluation, frontier.get("prompts", []), names)
     trainings = [read_training(run, name) for name in run.trainings]
     if frontier:
         write_text(run.path / "frontier.svg", frontier_svg(run))
@@ -38,22 +67,54 @@ def write_report(run: Run) -> Path:
     page = _template().render(
         title=story.title(run.info, recipe),
         info={"created": "", "versions": {}} | run.info,
-        headline=story.headline(frontier) if frontier else [],
-        verdict=story.verdict(frontier) if frontier else None,
         frontier=frontier,
+        diagnosis=read_diagnosis(run),
         metrics=describe_metrics(frontier),
         methods=describe_methods(frontier, strips),
         comparison=_comparison(frontier, strips),
         recipe=yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "",
-        data=page_data(frontier, strips, trainings),
+        repeats=_repeats(run, records, strips, names),
         strips=strips,
         strip_ids=_strip_ids(frontier, strips),
         trainings=trainings,
         asset=_asset,
         scripts=SCRIPTS,
+        tables=TABLES,
+        **_told(frontier, strips, trainings),
     )
     write_text(run.report, page)
     return run.report
+
+
+def _told(frontier: dict[str, Any], strips: images.Strips, trainings: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page says in words, and what its scripts read."""
+    if not frontier:
+        return {"headline": "", "data": page_data({}, strips, trainings, []), "prompts": []}
+    best = choice.best_balance(frontier)
+    prompts = by_collapse(frontier, best.point if best else None)
+    return {
+        "headline": story.headline(frontier),
+        "collapsed": story.collapsed(frontier, prompts),
+        "given_back": story.given_back(frontier),
+        "undecided": story.undecided(frontier),
+        "verdict": story.verdict(frontier),
+        "best": best,
+        "stages": choice.priorities(frontier) if best else [],
+        "warnings": list(dict.fromkeys([*frontier["warnings"], *frontier["small_n"]["warnings"]])),
+        "prompts": prompts,
+        "data": page_data(frontier, strips, trainings, prompts),
+    }
+
+
+def _repeats(run: Run, records: list[dict[str, Any]], strips: images.Strips, points: list[str]) -> dict[str, Any]:
+    """The near-duplicates; empty for a run whose features were not kept, or while it is being sampled."""
+    if not points or not strips.prompts:
+        return {}
+    try:
+        features = run.features()
+    except FileNotFoundError:
+        return {}
+    return finite(find_repeats(records, features, strips, points)) if len(features) == len(records) else {}
 
 
 def _strip_ids(frontier: dict[str, Any], strips: images.Strips) -> list[tuple[int, int, str]]:
@@ -89,13 +150,22 @@ def _comparison(frontier: dict[str, Any], strips: images.Strips) -> dict[str, An
 
 
 def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+    return (WEB / name).read_text(encoding="utf-8")
 
 
 @cache
 def _template() -> jinja2.Template:
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(WEB),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
-    environment.filters["number"] = vocabulary.number
-    return environment.from_string(_asset("template.html"))
+    environment.filters |= {
+        "number": vocabulary.number,
+        "percent": vocabulary.percent,
+        "signed": vocabulary.signed,
+        "sentence": lambda text: vocabulary.capitalise(text.rstrip(".")) + ".",
+    }
+    return environment.get_template("template.html")

@@ -1,14 +1,15 @@
-"""The contents of a run in the form in which the page shows them: every key present, every number finite."""
+"""What a run folder holds, with every key present, whichever version wrote it and however far it came."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from sfumato.report import images, story, vocabulary
-from sfumato.runs import Run
+from sfumato.report import images
+from sfumato.runs import Run, read_json
 
 RANK = {"base": 0, "tuned": 2}  # everything else lies between
+COUNTS = ("n", "images")  # among the pooled figures, and no figures
 
 
 def read_frontier(run: Run) -> dict[str, Any]:
@@ -18,20 +19,24 @@ def read_frontier(run: Run) -> dict[str, Any]:
         FileNotFoundError: the run was not evaluated yet.
     """
     frontier = run.frontier()
-    defaults: dict[str, Any] = {"warnings": []}
-    defaults |= {"scale": {}, "ceiling": {}, "prompts": [], "images_per_prompt": None, "methods": [], "comparisons": []}
+    defaults: dict[str, Any] = {"scale": {}, "ceiling": {}, "small_n": {}, "images_per_prompt": None}
+    defaults |= {key: [] for key in ("warnings", "prompts", "methods", "comparisons", "differences", "equal_compute")}
     frontier = defaults | {key: value for key, value in frontier.items() if value is not None}
-    frontier["points"] = sorted(map(_complete, frontier["points"]), key=lambda point: RANK.get(point["method"], 1))
+    frontier["small_n"] = {"images": [], "curves": {}, "extrapolated": {}, "warnings": []} | frontier["small_n"]
+    frontier["points"] = sorted(map(complete, frontier["points"]), key=lambda point: RANK.get(point["method"], 1))
     return frontier
 
 
-def _complete(point: dict[str, Any]) -> dict[str, Any]:
-    """A point with all its keys; forwards per image become a metric like the others."""
+def complete(point: dict[str, Any]) -> dict[str, Any]:
+    """A point with all its keys; pooled figures, drift and forwards per image become metrics like the others."""
     defaults = {"label": point["name"], "method": "", "definition": {}, "nondominated": False, "versus_tuned": {}}
     point = (
         defaults | {"metrics": {}, "per_prompt": {}} | {key: value for key, value in point.items() if value is not None}
     )
     metrics = {key: _interval(value) for key, value in point["metrics"].items() if value}
+    pooled = {key: value for key, value in (point.get("pooled") or {}).items() if key not in COUNTS}
+    metrics |= {f"pooled/{key}": _interval({"mean": value}) for key, value in pooled.items()}
+    metrics |= {f"drift/{key}": _interval(value) for key, value in (point.get("drift") or {}).items() if value}
     if point.get("forwards") is not None:
         metrics["forwards"] = _interval({"mean": point["forwards"]})
     versus = {key: _interval(value) for key, value in point["versus_tuned"].items() if value}
@@ -42,116 +47,6 @@ def _interval(value: dict[str, Any]) -> dict[str, float | None]:
     """Mean, low and high, each a finite number or None."""
     numbers = {key: value.get(key) for key in ("mean", "low", "high")}
     return {key: number if number is not None and math.isfinite(number) else None for key, number in numbers.items()}
-
-
-def describe_metrics(frontier: dict[str, Any]) -> list[dict[str, Any]]:
-    """The metrics that any point has, those on the axes first, with the raw values of 0 and 1 on their scaled axis."""
-    if not frontier:
-        return []
-    axes, points = frontier["axes"], frontier["points"]
-    known = [axes["reward"], axes["diversity"], *vocabulary.METRICS]
-    measured = dict.fromkeys(key for point in points for key in point["metrics"])
-    keys = sorted(measured, key=lambda key: known.index(key) if key in known else len(known))
-    return [_describe_metric(key, frontier) for key in keys]
-
-
-def _describe_metric(key: str, frontier: dict[str, Any]) -> dict[str, Any]:
-    entry = vocabulary.metric(key)
-    given = {frontier["axes"][axis]: ends for axis, ends in frontier["scale"].items()}
-    ends = [story.mean(story.end_point(frontier, method), key) for method in story.END_POINTS]
-    scale = given.get(key) or sorted(value for value in ends if value is not None)
-    usable = entry.higher_is_better and len(scale) == 2 and scale[0] != scale[1]
-    return {
-        "key": key,
-        "label": entry.label,
-        "meaning": entry.meaning,
-        "higher": entry.higher_is_better,
-        "scale": scale if usable else None,
-        "ceiling": frontier["ceiling"].get(key),
-    }
-
-
-def describe_methods(frontier: dict[str, Any], strips: images.Strips) -> list[dict[str, Any]]:
-    """Every method with its style class, its mark and its points in order from base to tuned, that is by reward."""
-    rewards = {p["name"]: story.mean(p, frontier["axes"]["reward"]) or 0.0 for p in frontier.get("points", [])}
-    ends = {point["name"]: point["method"] for point in frontier.get("points", []) if point["method"] in RANK}
-    lines = {
-        method["name"]: sorted(
-            method["points"], key=lambda name: (RANK.get(ends.get(name, ""), 1), rewards.get(name, 0.0))
-        )
-        for method in frontier.get("methods", [])
-    }
-    styles = vocabulary.styles([*lines, *(point["method"] for point in points_of(frontier, strips))])
-    return [
-        {"name": name, "style": style, "shape": vocabulary.shape(style), "points": lines.get(name, [])}
-        for name, style in styles.items()
-    ]
-
-
-def points_of(frontier: dict[str, Any], strips: images.Strips) -> list[dict[str, Any]]:
-    """The operating points; without an evaluation those that have images."""
-    if frontier:
-        return frontier["points"]
-    return [_complete({"name": name}) for name in dict.fromkeys(point for point, _ in strips.strips)]
-
-
-def page_data(frontier: dict[str, Any], strips: images.Strips, trainings: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the page's scripts read."""
-    best = story.best_balance(frontier) if frontier else None
-    prompts = strips.prompts or frontier.get("prompts", [])
-    series = dict.fromkeys(key.removeprefix("eval/") for training in trainings for key in training["series"])
-    data = {
-        "axes": frontier.get("axes"),
-        "metrics": describe_metrics(frontier),
-        "methods": describe_methods(frontier, strips),
-        "points": [_page_point(point, frontier, strips) for point in points_of(frontier, strips)],
-        "prompts": [{"text": prompt, "seeds": strips.seeds.get(prompt, [])} for prompt in prompts],
-        "tile": strips.tile,
-        "best": best.point["name"] if best else None,
-        "telling": _telling(frontier, prompts),
-        "labels": {key: vocabulary.metric(key).label for key in series},
-        "trainings": [t | {"sheets": [update for update, _ in t["sheets"]]} for t in trainings],
-    }
-    return _finite(data)
-
-
-def _page_point(point: dict[str, Any], frontier: dict[str, Any], strips: images.Strips) -> dict[str, Any]:
-    """One operating point with, for every prompt that is shown, its figures and a caption for every tile."""
-    place = {prompt: number for number, prompt in enumerate(frontier.get("prompts", []))}
-    places = [place.get(prompt, math.inf) for prompt in strips.prompts]
-    return {
-        "name": point["name"],
-        "label": point["label"],
-        "method": point["method"],
-        "definition": point["definition"],
-        "metrics": {key: list(value.values()) for key, value in point["metrics"].items()},
-        "versusTuned": {key: list(value.values()) for key, value in point["versus_tuned"].items()},
-        "perPrompt": {
-            key: [values[int(i)] if i < len(values) else None for i in places]
-            for key, values in point["per_prompt"].items()
-        },
-        "captions": [
-            [_caption(record) for record in strips.records.get((point["name"], p), [])] for p in strips.prompts
-        ],
-    }
-
-
-def _caption(record: dict[str, Any] | None) -> str:
-    """One image's scores and labels in a line."""
-    if record is None:
-        return ""
-    scores = [f"{key} {vocabulary.number(value)}" for key, value in (record.get("scores") or {}).items()]
-    return " · ".join([*scores, *map(str, (record.get("labels") or {}).values())])
-
-
-def _telling(frontier: dict[str, Any], prompts: list[str]) -> int:
-    """Number of the prompt whose diversity fell most, which shows best what happened."""
-    if not frontier:
-        return 0
-    ends = [story.end_point(frontier, method) or {} for method in story.END_POINTS]
-    base, tuned = (end.get("per_prompt", {}).get(frontier["axes"]["diversity"]) or [] for end in ends)
-    loss = {p: b - t for p, b, t in zip(frontier["prompts"], base, tuned, strict=False) if None not in (b, t)}
-    return max(range(len(prompts)), key=lambda i: loss.get(prompts[i], -math.inf), default=0)
 
 
 def read_training(run: Run, name: str) -> dict[str, Any]:
@@ -166,12 +61,30 @@ def read_training(run: Run, name: str) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """The value with five significant digits, and None for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
+def training_marks(points: list[dict[str, Any]], training: dict[str, Any]) -> list[tuple[int, str]]:
+    """The updates of a training at which operating points were taken from it, each with the points' labels."""
+    last = training["updates"][-1] if training["updates"] else 0
+    found: dict[int, list[str]] = {}
+    for point in points:
+        definition = point["definition"]
+        if definition.get("kind") == "tuned" and definition.get("training", "tuned") == training["name"]:
+            found.setdefault(definition.get("checkpoint") or last, []).append(point["label"])
+    return [(update, ", ".join(labels)) for update, labels in sorted(found.items())]
+
+
+def read_diagnosis(run: Run) -> dict[str, Any]:
+    """What `sfumato diagnose` found, its pictures as WebP in base64; without a verdict if it was not run."""
+    path = run.evaluation / "diagnosis.json"
+    found = {"verdict": "", "sentences": [], "findings": []} | (read_json(path) if path.exists() else {})
+    defaults = {"level": "unknown", "title": "", "text": ""}
+    return found | {"findings": [defaults | f | {"evidence": _evidence(run, f)} for f in found["findings"]]}
+
+
+def _evidence(run: Run, finding: dict[str, Any]) -> list[dict[str, str]]:
+    """The pictures of a finding that lie in the run folder."""
+    shown = []
+    for picture in finding.get("evidence") or []:
+        path = (run.path / picture["file"]).resolve()
+        if path.is_relative_to(run.path.resolve()) and path.is_file():
+            shown.append({"picture": images.sheet(path), "caption": picture.get("caption", "")})
+    return shown

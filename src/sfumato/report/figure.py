@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.report import vocabulary
+from sfumato.report.choice import mean
 from sfumato.report.data import read_frontier
-from sfumato.report.story import mean
 from sfumato.runs import Run
 
 WIDTH, HEIGHT = 880, 560
@@ -89,7 +89,7 @@ def frontier_svg(run: Run) -> str:
     words += ", ".join(
         f"{p['label']} {' / '.join(vocabulary.number(mean(p, key)) for key in reversed(keys))}" for p in points
     )
-    palette = (Path(__file__).parent / "palette.css").read_text(encoding="utf-8")
+    palette = (Path(__file__).parent / "web" / "palette.css").read_text(encoding="utf-8")
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
         f'aria-label="{escape(words)}">\n<style>{palette}{STYLE}</style>\n' + "\n".join(parts) + "\n</svg>\n"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,10 @@ def strips(records: list[dict[str, Any]], folder: Path, prompts: list[str], poin
     found = Strips(prompts[:shown], {p: seeds[p][:images] for p in prompts[:shown]}, tile, total=(len(prompts), most))
     for (point, prompt), cell in cells.items():
         if prompt in found.seeds:
-            row = [cell.get(seed) for seed in found.seeds[prompt]]
-            found.records[point, prompt] = row
-            found.strips[point, prompt] = _strip([folder / record["file"] if record else None for record in row], tile)
+            found.records[point, prompt] = [cell.get(seed) for seed in found.seeds[prompt]]
+    files = [[folder / record["file"] if record else None for record in row] for row in found.records.values()]
+    with ThreadPoolExecutor() as pool:
+        found.strips = dict(zip(found.records, pool.map(lambda row: _strip(row, tile), files), strict=True))
     return found
 
 
@@ -96,7 +98,7 @@ def contact_sheets(records: list[dict[str, Any]], folder: Path) -> list[tuple[in
     found = [(update, path) for update, path in found if path.exists()]
     if len(found) > SHEETS:
         found = [found[round(i * (len(found) - 1) / (SHEETS - 1))] for i in range(SHEETS)]
-    return [(update, _sheet(path)) for update, path in found]
+    return [(update, sheet(path)) for update, path in found]
 
 
 def _tile(path: Path) -> tuple[int, int]:
@@ -120,7 +122,8 @@ def _strip(files: list[Path | None], tile: tuple[int, int]) -> str:
     return _webp(strip)
 
 
-def _sheet(path: Path) -> str:
+def sheet(path: Path) -> str:
+    """A picture of several, at most `LARGEST_SHEET` px wide or high, as WebP in base64."""
     with Image.open(path) as image:
         sheet = image.convert("RGB")
     sheet.thumbnail((LARGEST_SHEET, LARGEST_SHEET), Image.Resampling.LANCZOS)

@@ -48,7 +48,7 @@ def search_svg(found: dict[str, Any]) -> str:
     best = trials[found["found"]]
     order = sorted(trials, key=lambda t: (t is best, t["fixed"], not t["stopped"]))
     words = f"{len(trials)} schedules; found: {best['label']}"
-    palette = (Path(__file__).parent / "palette.css").read_text(encoding="utf-8")
+    palette = (Path(__file__).parent / "web" / "palette.css").read_text(encoding="utf-8")
     parts = [
         f'<rect class="sheet" x=".5" y=".5" width="{SHEET - 1}" height="{HEIGHT - 1}" rx="14"/>',
         draw_axes(x, y, KEYS),

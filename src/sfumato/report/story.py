@@ -2,95 +2,93 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from sfumato.report.vocabulary import lower_first, metric, number
+from sfumato.report.choice import END_POINTS, Balance, balances, best_balance, end_point, interior, mean, overlap
+from sfumato.report.collapse import Collapse
+from sfumato.report.vocabulary import capitalise, floor, lower_first, metric, number, percent, plural, quoted
 
-END_POINTS = ("base", "tuned")
-
-
-@dataclass(frozen=True)
-class Balance:
-    """An operating point between base and tuned, by what it keeps of each.
-
-    Attributes:
-        point: its entry in frontier.json.
-        kept: share of the reward that tuning gained.
-        regained: share of the diversity that tuning lost.
-    """
-
-    point: dict[str, Any]
-    kept: float
-    regained: float
+MOST = 3  # measures and prompts that the sentences name
 
 
-def mean(point: dict[str, Any] | None, key: str) -> float | None:
-    """A point's figure, or None where it was not measured."""
-    entry = (point or {}).get("metrics", {}).get(key) or {}
-    return entry.get("mean")
-
-
-def end_point(frontier: dict[str, Any], method: str) -> dict[str, Any] | None:
-    """The base or the tuned model among the points."""
-    return next((point for point in frontier["points"] if point.get("method") == method), None)
-
-
-def best_balance(frontier: dict[str, Any]) -> Balance | None:
-    """The point with the largest product of both shares, each counted up to 1.
-
-    None if no point keeps some of both, or if the intervals of base and tuned overlap, so that a share would be noise.
-    """
-    axes = (frontier["axes"]["reward"], frontier["axes"]["diversity"])
+def headline(frontier: dict[str, Any]) -> str:
+    """What tuning did to the two axes; without base or tuned only what was measured."""
     base, tuned = (end_point(frontier, method) for method in END_POINTS)
-    gain, loss = _difference(tuned, base, axes[0]), _difference(base, tuned, axes[1])
-    if not gain or not loss or gain < 0 or loss < 0 or any(_overlap(base, tuned, key) for key in axes):
-        return None
-    found = []
-    for point in interior(frontier):
-        kept, regained = _difference(point, base, axes[0]), _difference(point, tuned, axes[1])
-        if kept is not None and regained is not None:
-            found.append(Balance(point, kept / gain, regained / loss))
-    best = max(found, key=_product, default=None)
-    return best if best and _product(best) > 0 else None
-
-
-def interior(frontier: dict[str, Any]) -> list[dict[str, Any]]:
-    """The points that are neither base nor tuned."""
-    return [point for point in frontier["points"] if point["method"] not in END_POINTS]
-
-
-def _difference(a: dict[str, Any] | None, b: dict[str, Any] | None, key: str) -> float | None:
-    first, second = mean(a, key), mean(b, key)
-    return None if first is None or second is None else first - second
-
-
-def _product(balance: Balance) -> float:
-    return min(max(balance.kept, 0), 1) * min(max(balance.regained, 0), 1)
-
-
-def headline(frontier: dict[str, Any]) -> list[str]:
-    """What tuning did, what the judge thinks of it, and which point keeps most of both."""
-    base, tuned = end_point(frontier, "base"), end_point(frontier, "tuned")
-    points, prompts = len(frontier["points"]), len(frontier["prompts"])
-    sentences = []
     changes = [_change(base, tuned, frontier["axes"][axis]) for axis in ("reward", "diversity")]
     if all(changes):
-        sentences.append(f"Tuning {changes[0]} and {changes[1]}.")
-    else:
-        sentences.append(f"Measured: {plural(points, 'operating point')} on {plural(prompts, 'prompt')}.")
+        return f"Tuning {changes[0]} and {changes[1]}."
+    points, prompts = plural(len(frontier["points"]), "operating point"), plural(len(frontier["prompts"]), "prompt")
+    return f"Measured: {points} on {prompts}."
+
+
+def collapsed(frontier: dict[str, Any], prompts: list[Collapse]) -> list[str]:
+    """What else tuning cost: gold, the measures of diversity that fell most, the prompts that were hit hardest."""
+    base, tuned = (end_point(frontier, method) for method in END_POINTS)
+    sentences = []
     gold = _change(base, tuned, "gold") if frontier["axes"]["reward"] != "gold" else None
     if gold:
-        sentences.append(f"It {gold}, which tuning never saw.")
-    best = best_balance(frontier)
-    if best:
-        others = len(interior(frontier)) - 1
-        sentences.append(
-            f"{capitalise(best.point['label'])} keeps {percent(best.kept)} of the reward gain and gives back "
-            f"{percent(best.regained)} of the lost diversity{', the best balance of all points' if others else ''}."
-        )
+        sentences.append(f"Tuning {gold}, which it never saw.")
+    fallen = _fallen(base, tuned)
+    if fallen:
+        sentences.append(f"Of the base's diversity it took {_listed(fallen[:MOST])}.")
+    elif base and tuned:
+        sentences.append("No measure of diversity fell beyond its interval.")
+    hit = [f"{quoted(row.text)} ({number(row.base)} to {number(row.tuned)})" for row in prompts[:MOST] if row.loss > 0]
+    if hit and len(prompts) > 1:
+        label = lower_first(metric(frontier["axes"]["diversity"]).label)
+        sentences.append(f"Hit hardest, by {label}: {_listed(hit)}.")
     return sentences
+
+
+def _fallen(base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> list[str]:
+    """ "61 % by recall" for every per-prompt diversity that fell beyond the intervals, the largest share first."""
+    shares = {}
+    for key in (base or {}).get("metrics", {}):
+        old, new = mean(base, key), mean(tuned, key)
+        if metric(key).group != "Diversity" or old is None or new is None or old <= floor(key):
+            continue
+        if new < old and not overlap(base, tuned, key):
+            shares[key] = (old - new) / (old - floor(key))
+    return [
+        f"{percent(share)} by {lower_first(metric(key).label)}"
+        for key, share in sorted(shares.items(), key=lambda item: -item[1])
+    ]
+
+
+def given_back(frontier: dict[str, Any]) -> list[str]:
+    """What the best balance keeps and gives back, how near the best other method comes, and whose frontier is above."""
+    found = [balance for balance in balances(frontier) if balance.product > 0]
+    if not found:
+        return ["Nothing that can be told from noise." if interior(frontier) else "No point between base and tuned."]
+    best = found[0]
+    alone = "" if len(interior(frontier)) == 1 else ", the best balance of all points"
+    sentences = [f"{capitalise(best.point['label'])} {_shares(best)}{alone}."]
+    other = next((balance for balance in found if balance.point["method"] != best.point["method"]), None)
+    if other:
+        sentences.append(f"Of the other ways {other.point['label']} comes nearest: it {_shares(other)}.")
+    return sentences + ([ranking] if (ranking := verdict(frontier)) else [])
+
+
+def _shares(balance: Balance) -> str:
+    kept, regained = percent(balance.kept), percent(balance.regained)
+    return f"keeps {kept} of the reward gain and gives back {regained} of the lost diversity"
+
+
+def undecided(frontier: dict[str, Any]) -> str:
+    """Why no point is recommended; empty if one is."""
+    if best_balance(frontier):
+        return ""
+    if not interior(frontier):
+        return "Only base and tuned were measured: add operating points to choose from."
+    return (
+        "None is named: the intervals of base and tuned overlap on an axis, or no point keeps some of both, "
+        "so that there is nothing sure to choose by."
+    )
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def _change(base: dict[str, Any] | None, tuned: dict[str, Any] | None, key: str) -> str | None:
@@ -101,14 +99,7 @@ def _change(base: dict[str, Any] | None, tuned: dict[str, Any] | None, key: str)
     verb = "raised" if new > old else "cut" if new < old else "left"
     text = f"{verb} the {lower_first(metric(key).label)} "
     text += f"at {number(new)}" if new == old else f"from {number(old)} to {number(new)}"
-    return text + (" (the intervals overlap)" if new != old and _overlap(base, tuned, key) else "")
-
-
-def _overlap(a: dict[str, Any] | None, b: dict[str, Any] | None, key: str) -> bool:
-    first, second = (point["metrics"][key] for point in (a, b) if point)
-    if not all(entry.get(end) is not None for entry in (first, second) for end in ("low", "high")):
-        return False
-    return first["low"] <= second["high"] and second["low"] <= first["high"]
+    return text + (" (the intervals overlap)" if new != old and overlap(base, tuned, key) else "")
 
 
 def verdict(frontier: dict[str, Any]) -> str | None:
@@ -140,15 +131,3 @@ def title(info: dict[str, Any], recipe: dict[str, Any]) -> str:
     rewards = recipe.get("reward") or []
     names = [str(r["name"]) for r in (rewards if isinstance(rewards, list) else [rewards]) if r.get("name")]
     return f"{model}, tuned on {' + '.join(names)}" if model and names else info["name"]
-
-
-def capitalise(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def percent(share: float) -> str:
-    return f"{round(100 * share)}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
-
-
-def plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

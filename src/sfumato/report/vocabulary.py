@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+REWARDS, DIVERSITY, LIKENESS, COST = "Rewards", "Diversity", "Likeness to the base", "Cost"
+POOLED, DRIFTED = "Pooled over all prompts", "Drift on unrelated prompts"
+GROUPS = (REWARDS, DIVERSITY, LIKENESS, POOLED, DRIFTED, COST)
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a report speaks of one figure."""
+    """How a report speaks of one figure; `group` is one of `GROUPS`."""
 
     label: str
     meaning: str
+    group: str = REWARDS
     higher_is_better: bool = True
 
 
@@ -22,32 +27,84 @@ METRICS = {
         "Vendi score",
         "The effective number of different images among those of one prompt (Friedman and Dieng, 2022): "
         "1 if all are alike, their number if none resembles another.",
+        DIVERSITY,
     ),
-    "distance": Metric("Pairwise distance", "Mean distance between two images of one prompt in feature space."),
-    "precision": Metric(
-        "Precision",
-        "Share of images that lie where the base model's images lie (Kynkäänniemi et al., 2019); "
-        "the reference images have seeds of their own.",
+    "vendi_corrected": Metric(
+        "Vendi score, corrected",
+        "The Vendi score with what few images hide added back; see the documentation of the statistics.",
+        DIVERSITY,
     ),
+    "distance": Metric("Pairwise distance", "Mean distance between two images of one prompt.", DIVERSITY),
     "recall": Metric(
         "Recall",
         "Share of the base model's images that this point still reaches (Kynkäänniemi et al., 2019); "
         "the reference images have seeds of their own, so that the base model itself stays below 1.",
+        DIVERSITY,
+    ),
+    "coverage": Metric(
+        "Coverage",
+        "Share of the base model's images with an image of this point in their neighbourhood (Naeem et al., 2020).",
+        DIVERSITY,
+    ),
+    "mode_coverage": Metric(
+        "Modes reached",
+        "Share of the kinds that the base draws, by the judge's labels, that are still drawn.",
+        DIVERSITY,
     ),
     "style_entropy": Metric(
-        "Style entropy", "How evenly the images of a prompt spread over the styles the judge sees, in nats."
+        "Style entropy",
+        "How evenly the images of a prompt spread over the styles the judge sees, in nats.",
+        DIVERSITY,
     ),
     "subcategory_entropy": Metric(
         "Subcategory entropy",
         "How evenly the images of a prompt spread over the kinds of object the judge sees, in nats.",
+        DIVERSITY,
     ),
-    "forwards": Metric("Forwards per image", "Passes through the denoiser that one image costs.", False),
-    "loss": Metric("Loss", "What the optimiser descends.", False),
+    "tce": Metric("Truncated entropy", "Entropy of a Gaussian fit to the features along its widest axes.", DIVERSITY),
+    "precision": Metric(
+        "Precision",
+        "Share of images that lie where the base model's images lie (Kynkäänniemi et al., 2019); "
+        "the reference images have seeds of their own.",
+        LIKENESS,
+    ),
+    "density": Metric(
+        "Density",
+        "How many neighbourhoods of base images hold an image of this point (Naeem et al., 2020): about 1 for equal "
+        "sets, more where images crowd the densest part.",
+        LIKENESS,
+    ),
+    "spectral": Metric(
+        "Spectral distance",
+        "Difference in spread between this point and the base, whatever the shift or rotation in feature space.",
+        LIKENESS,
+        False,
+    ),
+    "fid": Metric("FID", "Fréchet distance of features from the base's (Heusel et al., 2017).", LIKENESS, False),
+    "kid": Metric("KID", "Kernel distance of features from the base's (Bińkowski et al., 2018).", LIKENESS, False),
+    "cmmd": Metric(
+        "CMMD",
+        "Kernel distance of CLIP features from the base's (Jayasumana et al., 2024).",
+        LIKENESS,
+        False,
+    ),
+    "forwards": Metric("Forwards per image", "Passes through the denoiser that one image costs.", COST, False),
+    "loss": Metric("Loss", "What the optimiser descends.", COST, False),
     "reward_std": Metric("Spread of the reward", "Standard deviation of the reward within an update's batch."),
-    "kl": Metric("KL penalty", "Mean square of tuned minus base prediction, before its coefficient.", False),
-    "grad_norm": Metric("Gradient norm", "Norm of the gradient before clipping.", False),
+    "kl": Metric("KL penalty", "Mean square of tuned minus base prediction, before its coefficient.", COST, False),
+    "grad_norm": Metric("Gradient norm", "Norm of the gradient before clipping.", COST, False),
     "lr": Metric("Learning rate", "Step size of the optimiser."),
-    "seconds": Metric("Seconds per update", "Wall-clock time of an update.", False),
+    "seconds": Metric("Seconds per update", "Wall-clock time of an update.", COST, False),
+}
+
+DRIFT = {
+    "distance_to_base": Metric(
+        "Distance from the base's image",
+        "Mean distance of an image from the base's of the same prompt and seed, on prompts far from what was tuned on: "
+        "how much tuning changed that it had no reason to change.",
+        DRIFTED,
+        False,
+    )
 }
 
 METHODS = (
@@ -76,8 +133,30 @@ SHAPES = (
 
 
 def metric(key: str) -> Metric:
-    """The entry of `key`; a metric that this table does not know is called by its key."""
-    return METRICS.get(key) or Metric(key.replace("_", " ").replace("/", " ").capitalize(), "")
+    """The entry of `key`; pooled/KEY, drift/KEY, vendi_FEATURES, distance_FEATURES and NAME_entropy follow a pattern.
+
+    What follows none of them is taken for a reward and called by its key.
+    """
+    if key in METRICS:
+        return METRICS[key]
+    head, _, tail = key.partition("/")
+    if head == "pooled" and tail:
+        return replace(metric(tail), label=f"{metric(tail).label}, pooled", group=POOLED)
+    if head == "drift" and tail:
+        change = replace(metric(tail), label=f"{metric(tail).label}, change", group=DRIFTED)
+        return DRIFT.get(tail) or change
+    measure, _, features = key.partition("_")
+    if measure in ("vendi", "distance") and features:
+        return replace(METRICS[measure], label=f"{METRICS[measure].label} in {features}")
+    label = key.replace("_", " ").replace("/", " ").capitalize()
+    if key.endswith("_entropy"):
+        return Metric(label, "How evenly the images of a prompt spread over these labels, in nats.", DIVERSITY)
+    return Metric(label, "")
+
+
+def floor(key: str) -> float:
+    """The value of a measure of diversity when nothing is left of it: a Vendi score counts from 1."""
+    return 1.0 if key.startswith("vendi") else 0.0
 
 
 def styles(methods: list[str]) -> dict[str, str]:
@@ -114,3 +193,28 @@ def number(value: float | None) -> str:
 def lower_first(text: str) -> str:
     """A label inside a sentence: "Gold reward" becomes "gold reward", "KL" and "Vendi score" stay."""
     return text[0].lower() + text[1:] if text[1:2].islower() and not text.startswith("Vendi") else text
+
+
+def signed(value: float) -> str:
+    """A difference with its sign."""
+    return f"+{number(value)}" if value > 0 else number(value)
+
+
+def percent(share: float) -> str:
+    """A share as "61 %"."""
+    return f"{round(100 * share)}\N{NO-BREAK SPACE}%".replace("-", "\N{MINUS SIGN}")
+
+
+def plural(count: int, noun: str) -> str:
+    """ "1 point", "2 points"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def capitalise(text: str) -> str:
+    """The text with a capital first letter and nothing else changed."""
+    return text[:1].upper() + text[1:]
+
+
+def quoted(prompt: str) -> str:
+    """A prompt inside a sentence."""
+    return f"\N{LEFT DOUBLE QUOTATION MARK}{prompt}\N{RIGHT DOUBLE QUOTATION MARK}"

@@ -1,7 +1,8 @@
 // The frontier: any figure against any other, a mark per operating point.
 
-const view = { x: null, y: null, scaled: false, hidden: new Set(), prompt: DATA.telling, pinned: null };
+const view = { x: null, y: null, scaled: false, hidden: new Set(), prompt: DATA.telling, pinned: null, budget: Infinity };
 const isInterior = (point) => !["base", "tuned"].includes(point.method);
+const isOver = (point) => (point.metrics.forwards?.[0] ?? 0) > view.budget + 1e-9;
 
 // A point's figure on an axis as [mean, low, high], scaled if asked and possible; null if it was not measured.
 function place(point, key) {
@@ -15,12 +16,13 @@ function place(point, key) {
 const isScaled = (key) => view.scaled && metricOf[key].scale !== null;
 const axisTitle = (key) => metricOf[key].label + (isScaled(key) ? ", scaled" : "") + (metricOf[key].higher ? "" : " (less is better)");
 
-// The points that none beats on both axes of the view.
+// The points within the budget that none within it beats on both axes of the view.
 function front(placed) {
   const sign = [view.x, view.y].map((key) => (metricOf[key].higher ? 1 : -1));
   const of = ({ x, y }) => [sign[0] * x[0], sign[1] * y[0]];
   const beats = (a, b) => of(a).every((v, i) => v >= of(b)[i]) && of(a).some((v, i) => v > of(b)[i]);
-  return placed.filter((b) => !placed.some((a) => beats(a, b)));
+  const within = placed.filter(({ point }) => !isOver(point));
+  return within.filter((b) => !within.some((a) => beats(a, b)));
 }
 
 function drawFrontier() {
@@ -73,25 +75,28 @@ function methodLines(shown) {
   });
 }
 
-function bars({ point, x: [, x1, x2], y: [, y1, y2], cx, cy, best }, x, y) {
-  return svg("path", { class: `bars ${methodOf[point.method].style} ${best ? "best" : ""}`,
-    d: `M${x(x1)} ${cy}H${x(x2)}M${cx} ${y(y1)}V${y(y2)}`, "aria-hidden": "true" });
+const standing = ({ point, best }) => [methodOf[point.method].style, best ? "best" : "", isOver(point) ? "over" : ""].join(" ");
+
+function bars(p, x, y) {
+  const { x: [, x1, x2], y: [, y1, y2], cx, cy } = p;
+  return svg("path", { class: `bars ${standing(p)}`, d: `M${x(x1)} ${cy}H${x(x2)}M${cx} ${y(y1)}V${y(y2)}`, "aria-hidden": "true" });
 }
 
 function mark(p) {
-  const { point, cx, cy, best } = p, { style, shape } = methodOf[point.method];
-  const group = svg("g", { class: `mark ${style} ${best ? "best" : ""}`, transform: `translate(${cx} ${cy})`,
+  const { point, cx, cy, best } = p;
+  const group = svg("g", { class: `mark ${standing(p)}`, transform: `translate(${cx} ${cy})`,
     tabindex: 0, role: "button", "aria-pressed": point === view.pinned, "data-point": point.name,
     "aria-label": `${point.label}: ${[view.x, view.y].map((key) => `${metricOf[key].label} ${interval(point.metrics[key])}`).join(", ")}` +
-      (best ? ", non-dominated" : "") });
+      (best ? ", non-dominated" : "") + (isOver(point) ? ", over the budget" : "") });
   group.append(svg("circle", { class: "reach", r: 15 }));
   if (best) group.append(svg("circle", { class: "ring", r: 9.5 }));
-  group.append(svg("path", { class: "shape", d: shape }));
+  group.append(svg("path", { class: "shape", d: methodOf[point.method].shape }));
   for (const event of ["pointerenter", "focus"]) group.addEventListener(event, () => showTip(p));
   for (const event of ["pointerleave", "blur"]) group.addEventListener(event, hideTip);
   group.addEventListener("click", () => pin(point));
   group.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === " ") { event.preventDefault(); pin(point); }
+    if (event.key === "Escape") hideTip();
   });
   return group;
 }
@@ -105,20 +110,20 @@ function labels(shown, box, x, y) {
     [[x(x1), cy - 1, x(x2), cy + 1], [cx - 1, y(y2), cx + 1, y(y1)]]);
   const free = ([x1, y1, x2, y2], boxes) => x1 >= box.left && x2 <= box.right && y1 >= box.top && y2 <= box.bottom &&
     !boxes.some(([a, b, c, d]) => a < x2 && x1 < c && b < y2 && y1 < d);
-  return [...shown].sort((a, b) => b.best - a.best).map(({ point, cx, cy, best }) => {
-    const w = pen.measureText(point.label).width + 4;
+  return [...shown].sort((a, b) => b.best - a.best).map((p) => {
+    const { point, cx, cy } = p, w = pen.measureText(point.label).width + 4;
     const around = [[12, -14], [12, 0], [-12 - w, 0], [-12 - w, -14], [-w / 2, -24], [-w / 2, 10], [8, -24], [8, 10], [-8 - w, -24], [-8 - w, 10]]
       .map(([dx, dy]) => [cx + dx, cy + dy, cx + dx + w, cy + dy + 14]);
     const spot = around.find((b) => free(b, [...taken, ...lines])) ?? around.find((b) => free(b, taken));
     if (!spot) return null;
     taken.push(spot);
-    return svg("text", { class: `name ${best ? "best" : ""}`, x: spot[0] + 2, y: spot[1] + 11, "aria-hidden": "true" }, point.label);
+    return svg("text", { class: `name ${standing(p)}`, x: spot[0] + 2, y: spot[1] + 11, "aria-hidden": "true" }, point.label);
   }).filter(Boolean);
 }
 
 function showTip({ point, cx, cy }) {
   const holder = byId("frontier"), tip = holder.querySelector(".tip");
-  const pictures = DATA.prompts.length ? tiles(point, view.prompt, 8) : null;
+  const pictures = DATA.prompts.length ? tiles(point, view.prompt, { most: 8 }) : null;
   tip.replaceChildren(
     html("strong", {}, point.label),
     ...[view.x, view.y].map((key) => html("span", {}, `${metricOf[key].label} ${interval(point.metrics[key])}`)),
@@ -134,56 +139,51 @@ function hideTip() {
   byId("frontier").querySelector(".tip").hidden = true;
 }
 
-// Fill the panel with a point's figures, definition and images of every prompt.
-function pin(point) {
-  view.pinned = point;
-  for (const mark of document.querySelectorAll("#frontier .mark")) {
-    mark.setAttribute("aria-pressed", mark.dataset.point === point?.name);
+// Every metric in the groups of the vocabulary, as the choices of an axis.
+function metricOptions() {
+  const groups = new Map();
+  for (const { key, label, group } of DATA.metrics) {
+    groups.set(group, [...(groups.get(group) ?? []), html("option", { value: key }, label)]);
   }
-  const panel = byId("panel");
-  panel.replaceChildren();
-  if (!point) { panel.append(html("p", { class: "note" }, "Click a mark to keep its images and figures here.")); return; }
-  const close = html("button", { type: "button", class: "close", "aria-label": "Close" }, "×");
-  close.addEventListener("click", () => pin(null));
-  panel.append(
-    html("h3", {}, key(methodOf[point.method]), point.label, close),
-    point.name === DATA.best ? html("p", { class: "note" }, "The best balance of reward kept and diversity given back.") : "",
-    figuresOf(point, [DATA.axes.reward, DATA.axes.diversity]),
-    html("details", {}, html("summary", {}, "All its figures"), figuresOf(point, DATA.metrics.slice(2).map(({ key }) => key))),
-    html("details", {}, html("summary", {}, "Exact definition"), html("pre", {}, JSON.stringify(point.definition, null, 2))),
-    ...DATA.prompts.map((_, prompt) => picturesOf(point, prompt)).filter(Boolean));
-  panel.scrollTop = 0;
+  return [...groups].map(([label, options]) => html("optgroup", { label }, ...options));
 }
 
-function figuresOf(point, keys) {
-  const rows = keys.filter((key) => point.metrics[key]).map((key) => {
-    const difference = isInterior(point) ? point.versusTuned[key] : null;
-    return html("tr", {}, html("th", { scope: "row" }, metricOf[key].label), html("td", {}, interval(point.metrics[key]),
-      difference ? html("small", {}, `${difference[0] > 0 ? "+" : ""}${interval(difference)}`, html("br"), "against tuned") : null));
-  });
-  return html("table", {}, html("tbody", {}, ...rows));
+// Equal compute: points that cost more than the budget fade, and the front is that of the rest.
+function startBudget() {
+  const costs = [...new Set(DATA.points.map((point) => point.metrics.forwards?.[0]).filter((cost) => cost > 0))].sort((a, b) => a - b);
+  const slider = byId("budget");
+  if (costs.length < 2) { slider.closest("label").remove(); return; }
+  slider.max = slider.value = costs.length - 1;
+  const show = () => {
+    const budget = costs[slider.value];
+    view.budget = Number(slider.value) === costs.length - 1 ? Infinity : budget;
+    byId("within").textContent = view.budget === Infinity ? "any" : `≤ ${number(budget)}`;
+    slider.setAttribute("aria-valuetext", view.budget === Infinity ? "any number of forwards" : `at most ${number(budget)} forwards per image`);
+    byId("equal-compute").textContent = equalCompute();
+  };
+  slider.addEventListener("input", () => { show(); drawFrontier(); });
+  show();
 }
 
-function picturesOf(point, prompt) {
-  const pictures = tiles(point, prompt);
-  if (!pictures) return null;
-  const figures = [DATA.axes.reward, DATA.axes.diversity].map((key) => [metricOf[key]?.label, point.perPrompt[key]?.[prompt]])
-    .filter(([, value]) => value !== null && value !== undefined)
-    .map(([label, value]) => `${label} ${number(value)}`).join(" · ");
-  return html("figure", {}, html("figcaption", {}, html("b", {}, DATA.prompts[prompt].text), html("small", {}, figures)), pictures);
+function equalCompute() {
+  const entry = DATA.equalCompute.filter(({ budget }) => budget <= view.budget + 1e-9).at(-1);
+  if (view.budget === Infinity || !entry) return "";
+  const volumes = entry.methods.filter(({ hypervolume }) => hypervolume)
+    .map(({ name, hypervolume: { mean, low, high } }) => `${name} ${interval([mean, low, high])}`);
+  return volumes.length ? `Hypervolume within this budget: ${volumes.join(", ")}.` : "Within this budget there are base and tuned only.";
 }
 
 function startFrontier() {
   Object.assign(view, { x: DATA.axes.reward, y: DATA.axes.diversity });
   for (const axis of ["x", "y"]) {
     const chooser = byId(`axis-${axis}`);
-    chooser.append(...DATA.metrics.map((metric) => html("option", { value: metric.key }, metric.label)));
+    chooser.append(...metricOptions());
     chooser.value = view[axis];
     chooser.addEventListener("change", () => { view[axis] = chooser.value; drawFrontier(); });
   }
   byId("scaled").addEventListener("change", (event) => { view.scaled = event.target.checked; drawFrontier(); });
   const chooser = byId("prompt");
-  chooser.append(...DATA.prompts.map(({ text }, i) => html("option", { value: i }, text)));
+  chooser.append(...promptOptions());
   chooser.value = view.prompt;
   chooser.addEventListener("change", () => { view.prompt = Number(chooser.value); });
   for (const button of byId("legend").querySelectorAll("button")) {
@@ -194,6 +194,7 @@ function startFrontier() {
       drawFrontier();
     });
   }
+  startBudget();
   drawFrontier();
   const holder = byId("frontier");
   let width = holder.clientWidth;
