@@ -31,10 +31,10 @@ def test_vendi_distance_and_recall_are_those_of_the_metrics(features):
 
 
 def test_separation_sees_the_means_and_not_the_spread():
-    centres = np.eye(5)[:, None] * 3  # every two are 3 √2 apart
+    centres = np.eye(5)[:, None] * 3
     for spread in (0.5, 2.0):
         found = measures.separation(centres + spread * RANDOM.normal(size=(5, 4000, 5)))
-        assert found == pytest.approx(np.full(5, 3 * np.sqrt(2)), rel=0.02)
+        assert found == pytest.approx(np.full(5, 3 * np.sqrt(1 - 1 / 5)), rel=0.02)
     alike = measures.separation(RANDOM.normal(size=(5, 4000, 5)))
     assert (alike < 0.05).all()
 

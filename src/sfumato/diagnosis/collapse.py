@@ -42,8 +42,8 @@ def diversity(case: Case) -> Finding:
 def duplicates(case: Case) -> Finding:
     """Pictures that are nearly, or exactly, the same."""
     name = "duplicates"
-    exact = {"base": _twins(case.base), "point": _twins(case.point)}
-    doubled = exact["point"] > exact["base"]
+    exact = {"base": _twins(case.base) + _twins(case.again), "point": _twins(case.point)}
+    doubled = exact["point"] > 0 == exact["base"]
     kinds = [key for key in ("copies", "echoes") if key in case.changes]
     numbers = {**case.numbers(*kinds), "exact": exact}
     found = [case.changes[key] for key in kinds]

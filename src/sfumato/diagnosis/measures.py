@@ -26,16 +26,15 @@ def distance(features: Array) -> Array:
 
 
 def separation(features: Array) -> Array:
-    """How far each prompt's mean picture (m,) lies from those of the other prompts, from features (m, n, D).
+    """How far each prompt's mean picture (m,) lies from the mean over all prompts, from features (m, n, D).
 
-    The root of the mean squared Euclidean distance between means, less what the spread within prompts adds to it: 0 if
-    all prompts get the same pictures, however much these differ among themselves.
+    The Euclidean distance, its square less what the spread within prompts adds to it: 0 if all prompts get the same
+    pictures, however much these differ among themselves.
     """
     m, n, _ = features.shape
     means, noise = features.mean(1), features.var(1, ddof=1).sum(1) / n
-    squared = (means**2).sum(1)
-    between = (m * squared + squared.sum() - 2 * means @ means.sum(0)) / (m - 1)
-    return np.sqrt((between - noise - (noise.sum() - noise) / (m - 1)).clip(0))
+    squared = ((means - means.mean(0)) ** 2).sum(1)
+    return np.sqrt((squared - noise * (1 - 2 / m) - noise.mean() / m).clip(0))
 
 
 def recall(real: Array, fake: Array, k: int) -> Array:

@@ -61,7 +61,7 @@ class Table:
     """All evaluated images of a run.
 
     Raises:
-        ValueError: there are none, or none of the base model.
+        ValueError: there are none, or none of the base model, or a feature is NaN or infinite.
     """
 
     def __init__(self, run: Run):
@@ -135,4 +135,8 @@ def _features(run: Run, kept: list[int], total: int) -> Array | None:
         features = run.features()
     except (FileNotFoundError, KeyError):
         return None
-    return features[kept].astype(np.float64) if len(features) == total else None
+    if len(features) != total:
+        return None
+    if not np.isfinite(features).all():
+        raise ValueError(f"the features of {run.path} hold NaN or infinity: run `sfumato evaluate {run.path}` again")
+    return features[kept].astype(np.float64)

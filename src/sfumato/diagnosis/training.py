@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from sfumato.diagnosis.case import LEVELS, PROXY, Evidence, Finding, number
 from sfumato.runs import Run
 
-DIVERSITY = ("vendi", "distance")
+NO_REWARDS = (PROXY, "vendi", "distance")
 FEWEST = 4
 SURE = 3.0
 """Standard errors of a difference beyond which a fall from the peak is no chance; see docs/diagnose.md."""
@@ -20,13 +20,9 @@ SURE = 3.0
 def training(run: Run, name: str) -> Finding:
     """Where each other reward peaked over a training, and which checkpoint was the last good one."""
     records = [r for r in run.training_metrics(name) if f"eval/{PROXY}" in r]
-    others = [
-        key.removeprefix("eval/")
-        for key, value in (records[0] if records else {}).items()
-        if key.startswith("eval/")
-        and isinstance(value, float | int)
-        and key.removeprefix("eval/") not in (PROXY, *DIVERSITY)
-    ]
+    first = records[0] if records else {}
+    watched = {key.removeprefix("eval/"): value for key, value in first.items() if key.startswith("eval/")}
+    others = [key for key, value in watched.items() if key not in NO_REWARDS and isinstance(value, float | int)]
     if not others or len(records) < FEWEST:
         text = f"The log of training {name} does not watch another reward at {FEWEST} or more updates."
         return Finding("training", "unknown", text)
@@ -41,6 +37,8 @@ def training(run: Run, name: str) -> Finding:
         text = f"Over training {name}, {worst} did not fall from its peak beyond its noise."
         return Finding("training", "ok", text, numbers)
     good = f"the last good checkpoint is {checkpoint.name}" if checkpoint else "no checkpoint is that early"
+    if curve["peak_update"] == 0:
+        good = "the base was best"
     text = (
         f"Over training {name}, {worst} peaked at update {curve['peak_update']} ({number(curve['peak'])}) and fell to "
         f"{number(curve['end'])} by update {curve['end_update']}, while the reward went on to rise: {good}."
@@ -87,8 +85,5 @@ def _sheets(run: Run, name: str, records: list[dict[str, Any]], curve: dict[str,
         file = record.get("eval/image")
         if record["update"] in (curve["peak_update"], curve["end_update"]) and file and (folder / file).exists():
             groups.append((f"update {record['update']}", [("", [f"../training/{name}/{file}"])]))
-    return (
-        [Evidence("The same prompts and seeds at the peak and at the end of training.", groups)]
-        if len(groups) == 2
-        else []
-    )
+    caption = "The same prompts and seeds at the peak and at the end of training."
+    return [Evidence(caption, groups)] if len(groups) == 2 else []
