@@ -11,7 +11,18 @@ from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run
 from tests.tiny_run import EVALUATION
 
-COMMANDS = ("recipes", "train", "evaluate", "report", "run", "demo", "sample", "export", "tune-schedule")
+COMMANDS = (
+    "recipes",
+    "train",
+    "evaluate",
+    "report",
+    "run",
+    "demo",
+    "sample",
+    "export",
+    "tune-schedule",
+    "convert-weights",
+)
 
 
 def test_a_run_prints_the_result_and_shows_only_progress(finished):

@@ -10,7 +10,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from sfumato.convert import convert_weights
-from sfumato.metrics import DreamSimFeatures, InceptionFeatures, LPIPSFeatures, build_extractor, extract
+from sfumato.metrics import (
+    DreamSimFeatures,
+    InceptionFeatures,
+    LPIPSFeatures,
+    build_extractor,
+    extract,
+    mean_pairwise_distance,
+)
 from sfumato.metrics.extractors.inception import Inception
 from sfumato.weights import load_weights, read_published
 from tests.golden import seeded
@@ -69,6 +76,8 @@ def test_the_squared_distance_is_lpips(folder: Path, net: str) -> None:
         features = extractor(seeded.pictures(3, *size).float() / 255).double()
         ours = torch.stack([(features - row).square().sum(1) for row in features])
         assert relative(ours, expected) < 1e-5
+        mean = mean_pairwise_distance(features, metric="squared")
+        assert mean == pytest.approx(float(expected.sum() / 6), rel=1e-5)
 
 
 def test_lpips_features_have_a_bounded_length(folder: Path) -> None:

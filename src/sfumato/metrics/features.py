@@ -43,6 +43,9 @@ def extract(
 ) -> torch.Tensor:
     """Features of many images, read one batch at a time.
 
+    On CUDA, convolutions run without TF32 and in a fixed order, so that features depend neither on the device, beyond
+    rounding, nor on the run.
+
     Args:
         extractor: gives features (B,D) and has a `fingerprint`.
         images: images (3,H,W) in [0, 1], all of one size; a tensor (N,3,H,W) will do.
@@ -115,7 +118,8 @@ def digest(parts: Iterable[bytes | torch.Tensor]) -> str:
 def _checked(extractor: Extractor, batch: torch.Tensor, first: int) -> torch.Tensor:
     """One batch's features (B,D), float32, on the CPU; `first` is the number of images before it."""
     name = type(extractor).__name__
-    features = extractor(batch).float().cpu()
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        features = extractor(batch).float().cpu()
     if features.ndim != 2 or len(features) != len(batch):
         raise ValueError(f"{name} must give features ({len(batch)}, D), not {tuple(features.shape)}")
     if not features.isfinite().all():
