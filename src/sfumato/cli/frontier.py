@@ -51,7 +51,12 @@ def frontier(
     if pictures:
         figures.check_figures(pictures)
     runs = read_runs(folders, reward, diversity)
-    choices = [choose(run.frontier, min_diversity=min_diversity, min_reward=min_reward, budget=budget) for run in runs]
+    choices = []
+    for run in runs:
+        try:
+            choices.append(choose(run.frontier, min_diversity=min_diversity, min_reward=min_reward, budget=budget))
+        except ValueError as error:
+            raise ValueError(f"{run.path}: {error}") from None
     comparison = compare_runs(runs) if len(runs) > 1 else None
     texts = [choice_text(choice, run) for choice, run in zip(choices, runs, strict=True)]
     print("\n\n".join([*texts, *([comparison_text(comparison)] if comparison else [])]))

@@ -81,4 +81,5 @@ def main() -> None:
 def _is_expected(error: Exception) -> bool:
     """Whether the message alone tells the user what to do. SFUMATO_DEBUG=1 shows where any error arose."""
     own = type(error).__module__.partition(".")[0] == "sfumato"
-    return own or isinstance(error, ValueError | OSError)
+    extra = isinstance(error, ImportError) and "pip install" in str(error)
+    return own or extra or isinstance(error, ValueError | OSError)

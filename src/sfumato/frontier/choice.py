@@ -185,11 +185,11 @@ def _describe(plane: Plane, whole: Array, resampled: Array, left_out: Array, fre
     front = set(pareto_front(whole[0][:, [plane.r, plane.d]]))
     probability, balance = plane.holds(resampled).mean(axis=0), plane.balance(whole)[0]
     fails = {side: plane.slack(side, whole)[0] < 0 for side in plane.least} | {"budget": ~plane.affordable}
-    gain_kept, diversity_kept = (_shares(plane, side, whole, resampled) for side in ("reward", "diversity"))
-    means = {
-        k: [interval(float(whole[0, i, k]), resampled[:, i, k], left_out[:, i, k]) for i in range(len(plane.points))]
-        for k in (plane.r, plane.d)
-    }
+    shares = {side: _shares(plane, side, whole, resampled, left_out) for side in ("reward", "diversity")}
+
+    def mean(i: int, k: int) -> Interval:
+        return interval(float(whole[0, i, k]), resampled[:, i, k], left_out[:, i, k], expand=True)
+
     return tuple(
         Candidate(
             name=point["name"],
@@ -198,10 +198,10 @@ def _describe(plane: Plane, whole: Array, resampled: Array, left_out: Array, fre
             definition=point.get("definition", {}),
             forwards=point.get("forwards"),
             nondominated=i in front,
-            reward=means[plane.r][i],
-            diversity=means[plane.d][i],
-            gain_kept=gain_kept[i],
-            diversity_kept=diversity_kept[i],
+            reward=mean(i, plane.r),
+            diversity=mean(i, plane.d),
+            gain_kept=shares["reward"][i],
+            diversity_kept=shares["diversity"][i],
             balance=float(balance[i]),
             fails=tuple(name for name, failed in fails.items() if failed[i]),
             probability=float(probability[i]),
@@ -211,16 +211,20 @@ def _describe(plane: Plane, whole: Array, resampled: Array, left_out: Array, fre
     )
 
 
-def _shares(plane: Plane, side: str, whole: Array, resampled: Array) -> list[Share | None]:
-    """Every point's share on a side, with percentile limits."""
-    part, of = plane.parts(side, whole[0])
-    if of <= 0:
-        return [None] * len(part)
-    drawn, drawn_of = plane.parts(side, resampled)
-    if (drawn_of <= 0).mean() > DOUBTFUL:
-        return [Share(float(share), None, None) for share in part / of]
-    low, high = np.quantile(ratio(drawn, drawn_of[:, None]), (0.025, 0.975), axis=0)
-    return [Share(float(share), float(low[i]), float(high[i])) for i, share in enumerate(part / of)]
+def _shares(plane: Plane, side: str, whole: Array, resampled: Array, left_out: Array) -> list[Share | None]:
+    """Every point's share on a side with its limits."""
+    share, drawn, without = (_divided(*plane.parts(side, means)) for means in (whole, resampled, left_out))
+    points = range(len(plane.points))
+    if plane.parts(side, whole)[1][0] <= 0:
+        return [None for _ in points]
+    if (plane.parts(side, resampled)[1] <= 0).mean() > DOUBTFUL:
+        return [Share(float(share[0, i]), None, None) for i in points]
+    limits = [interval(float(share[0, i]), drawn[:, i], without[:, i], expand=True) for i in points]
+    return [Share(found.mean, found.low, found.high) for found in limits]
+
+
+def _divided(part: Array, whole: Array) -> Array:
+    return ratio(part, whole[:, None])
 
 
 def _warnings(frontier: Mapping[str, Any], plane: Plane, resampled: Array) -> tuple[str, ...]:
@@ -228,7 +232,7 @@ def _warnings(frontier: Mapping[str, Any], plane: Plane, resampled: Array) -> tu
     found = [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]
     prompts = len(plane.values)
     if prompts < ENOUGH_PROMPTS and not any(f"{prompts} prompts" in warning for warning in found):
-        found.append(f"Only {prompts} prompts: the intervals are too narrow and the probabilities too sure.")
+        found.append(f"Only {prompts} prompts: intervals are rough and probabilities too sure.")
     base, tuned = resampled[:, plane.base], resampled[:, plane.tuned]
     changes = {
         f"raises {plane.axes['reward']}": tuned[:, plane.r] > base[:, plane.r],

@@ -179,7 +179,7 @@ class Plane:
         measures = {"objective": self.score, "reward": lambda x: x[..., self.r], "diversity": lambda x: x[..., self.d]}
         for name, measure in measures.items():
             estimate, drawn, without = (measure(x)[:, a] - measure(x)[:, b] for x in (whole, resampled, left_out))
-            found[name] = interval(float(estimate[0]), drawn, without)
+            found[name] = interval(float(estimate[0]), drawn, without, expand=True)
         return found
 
 

@@ -231,12 +231,16 @@ def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
         f"Nearest: {point.label} ({point.name}), which keeps {_share(point.gain_kept)} of the gain and "
         f"{_share(point.diversity_kept)} of the diversity, at {_forwards(point.forwards)} forwards per image."
     )
-    yield "Try: ask for less; or measure points in between, in `evaluation.points`; or let a search find a schedule:"
-    yield f"  sfumato tune-schedule {shlex.quote(run.path)} --keep {_keep(choice)}"
+    yield "Try: ask for less, or measure points in between: add them to evaluation.points."
+    if keep := _keep(choice):
+        yield "Or let a search find a schedule:"
+        yield f"  sfumato tune-schedule {shlex.quote(run.path)} --keep {keep}"
 
 
-def _keep(choice: Choice) -> str:
-    for side, threshold in (("diversity", choice.min_diversity), ("reward", choice.min_reward)):
-        if threshold and threshold.metric is None:
+def _keep(choice: Choice) -> str | None:
+    """The constraint as `sfumato tune-schedule` takes it, if it is one that a search knows."""
+    known = {"diversity": (choice.min_diversity, "vendi"), "reward": (choice.min_reward, "reward")}
+    for side, (threshold, axis) in known.items():
+        if threshold and threshold.metric is None and choice.axes[side] == axis:
             return f"{side}={threshold.value:g}"
-    return "diversity=0.9"
+    return None

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from math import floor, log10
 from typing import Any
 
 from sfumato.frontier.choice import Choice
@@ -83,29 +84,40 @@ def _points_table(runs: Sequence[TunedRun], choices: Sequence[Choice]) -> str:
     shown = [key for run in runs for point in run.frontier["points"] for key in point["metrics"]]
     keys = axes + [key for key in BESIDE if key in shown and key not in axes]
     head = ["", *(metric(key).label for key in keys), "F"]
+    found = {
+        key: [p["metrics"][key] for run in runs for p in run.frontier["points"] if key in p["metrics"]] for key in keys
+    }
+    digits = {key: _digits([value["mean"] for value in values]) for key, values in found.items()}
     lines = []
     for run, choice in zip(runs, choices, strict=True):
         if len(runs) > 1:
             title = escaped(f"{run.name}: {run.model}, tuned on {run.reward}, seed {run.seed}")
             lines.append(rf"\multicolumn{{{len(head)}}}{{@{{}}l}}{{\emph{{{title}}}}} \\")
-        lines += [_point_row(point, choice, keys) for point in run.frontier["points"]] + [r"\midrule"]
+        lines += [_point_row(point, choice, digits) for point in run.frontier["points"]] + [r"\midrule"]
     return _table(head, lines[:-1], _points_caption(runs, choices), "tab:frontier")
 
 
-def _point_row(point: dict[str, Any], choice: Choice, keys: Sequence[str]) -> str:
+def _digits(values: Sequence[float]) -> int:
+    """Decimals with which the largest of a column's values has three digits, and none more than three."""
+    largest = max(map(abs, values), default=0.0)
+    return 3 if largest < 1 else max(0, 2 - floor(log10(largest)))
+
+
+def _point_row(point: dict[str, Any], choice: Choice, digits: dict[str, int]) -> str:
     bold = point["nondominated"]
     chosen = choice.chosen is not None and choice.chosen.name == point["name"]
     label = escaped(point.get("label", point["name"]))
     cells = [(rf"\textbf{{{label}}}" if bold else label) + (r"$^\dagger$" if chosen else "")]
-    for key in keys:
+    for key, decimals in digits.items():
         value = point["metrics"].get(key)
-        cells.append(_cell(Interval(**value), bold and key in choice.axes.values()) if value else "--")
+        cells.append(_cell(Interval(**value), decimals, bold and key in choice.axes.values()) if value else "--")
     forwards = point.get("forwards")
     return " & ".join([*cells, "--" if forwards is None else f"{forwards:.4g}"]) + r" \\"
 
 
-def _cell(value: Interval, bold: bool = False) -> str:
-    mean, low, high = (escaped(number(part)) for part in (value.mean, value.low, value.high))
+def _cell(value: Interval, decimals: int, bold: bool = False) -> str:
+    parts = (round(part, decimals) + 0.0 for part in (value.mean, value.low, value.high))  # + 0.0: no negative zero
+    mean, low, high = (f"{part:.{decimals}f}".replace("-", "$-$") for part in parts)
     return (rf"\textbf{{{mean}}}" if bold else mean) + rf" {{\scriptsize [{low}, {high}]}}"
 
 
@@ -129,7 +141,7 @@ def _volumes_table(comparison: Comparison) -> str:
     lines = []
     for method in methods:
         volumes = {run: value for group in comparison.groups for run, value in group.volumes.get(method, {}).items()}
-        cells = [_cell(volumes[run]) if run in volumes else "--" for run in names]
+        cells = [_cell(volumes[run], 2) if run in volumes else "--" for run in names]
         lines.append(" & ".join([escaped(method), *cells]) + r" \\")
     axes = " and ".join(escaped(lower_first(metric(key).label)) for key in comparison.axes.values())
     caption = (
@@ -166,7 +178,7 @@ def _table(head: Sequence[str], lines: Sequence[str], caption: str, label: str) 
         [
             r"\begin{table*}",
             r"\centering\footnotesize",
-            rf"\caption{{{caption}}}",
+            rf"\caption{{{caption}}}\vspace{{1ex}}",
             rf"\label{{{label}}}",
             rf"\begin{{tabular}}{{@{{}}l{'r' * (len(head) - 1)}@{{}}}}",
             r"\toprule",
