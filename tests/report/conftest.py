@@ -40,17 +40,22 @@ def find_browser(environment: Mapping[str, str] = os.environ) -> tuple[str, str]
     pytest.skip(message)
 
 
-@pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+def start_browser(profile: Path):
+    """A headless Chromium with the profile in that folder."""
     from selenium import webdriver
 
     chromium, driver = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
-    for flag in [*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+    for flag in [*FLAGS.split(), f"--user-data-dir={profile}"]:
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    return webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
+    started = start_browser(tmp_path_factory.mktemp("profile"))
     yield started
     started.quit()
 
