@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +17,11 @@ from benchmarks import clocks
 from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
-from sfumato.metrics import vendi_score
+from sfumato.metrics import mean_pairwise_distance, prdc, vendi_score
 from sfumato.schedules import schedule
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "guidance"
+METRICS = FOLDER.parent / "metrics"
 PROMPTS = ("a", "b", "c")
 
 
@@ -84,3 +87,24 @@ def test_an_interrupted_measurement_compares_the_prompts_that_all_forms_have(ben
     save_file({"reward": torch.zeros(4)}, tasks[0].file, {"definition": tasks[0].definition})
     save_file({"reward": torch.zeros(4)}, tasks[1].file, {"definition": "of another setting"})
     assert bench.quality.finished(tasks) == tasks[:1]
+
+
+def _load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"metrics_{path.stem}", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_costs_of_the_measures_are_those_of_the_measures() -> None:
+    worker, table = _load(METRICS / "worker.py"), _load(METRICS / "__main__.py")
+    names = [name for name in table.LARGE if name != "kid_subsets"]  # which wants a thousand rows
+    results = {name: worker.ours(name, 40, 24)() for name in names}
+    real, fake = (torch.from_numpy(worker.features(40, 24, seed)) for seed in (0, 1))
+    assert results["prdc"] == prdc(real, fake)._asdict()
+    assert results["euclidean"] == mean_pairwise_distance(real, "euclidean")
+    assert all(math.isfinite(value) for value in results.values() if isinstance(value, float))
+    table.check_equal(results["prdc"], {**results["prdc"]})
+    with pytest.raises(AssertionError, match="is not"):
+        table.check_equal(results["prdc"], {**results["prdc"], "recall": 2.0})
