@@ -18,6 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from sfumato.runs import atomic_path
 
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+"""What does not end like this can be a hub id."""
+
 
 def read_published(path: str | Path) -> Any:
     """The content of a published checkpoint: tensors by name, in whatever nesting the author chose, on the CPU.
@@ -68,6 +71,8 @@ def load_weights(source: str | Path, kind: str) -> tuple[dict[str, torch.Tensor]
         ValueError: it is not in safetensors, is damaged, or says that it is of another kind.
     """
     path = _find(str(source))
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
     if path.suffix != ".safetensors":
         raise ValueError(f"{path} is not safetensors: run `sfumato convert-weights {kind} {path} {kind}.safetensors`")
     tensors = _load(path)
@@ -89,7 +94,7 @@ def _find(source: str) -> Path:
     path = Path(source)
     if path.is_dir():
         return path / "model.safetensors"
-    if path.exists() or path.suffix or source.count("/") != 1:
+    if path.exists() or path.suffix in FILES or source.count("/") != 1:
         return path
     from huggingface_hub import hf_hub_download
 

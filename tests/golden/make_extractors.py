@@ -94,7 +94,7 @@ def _backbone(folder: Path, name: str, narrow: partial) -> torch.nn.Module:
 def main() -> None:
     found = inception([(299, 299), (64, 64), (340, 500)])
     found |= perceptual("alex", [(64, 64), (48, 90)]) | perceptual("vgg", [(64, 64)])
-    for lora in ("ensemble_lora", "dino_vitb16_single_lora", "dinov2_vitb14_single_lora"):
+    for lora in seeded.DREAMSIM:
         found |= similarity(lora)
     versions = {name: metadata.version(name) for name in PEERS}
     tensors = {name: value.contiguous() for name, value in found.items()}

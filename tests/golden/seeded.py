@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 ALEX = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
 VGG_WIDTHS = {0: 64, 2: 64, 5: 128, 7: 128, 10: 256, 12: 256, 14: 256} | dict.fromkeys((17, 19, 21, 24, 26, 28), 512)
 VGG = {at: (VGG_WIDTHS[at], before, 3, 3) for before, at in zip([3, *VGG_WIDTHS.values()], VGG_WIDTHS, strict=False)}
+DREAMSIM = ("ensemble_lora", "dino_vitb16_single_lora", "dinov2_vitb14_single_lora")
+DREAMSIM += ("clip_vitb32_single_lora", "open_clip_vitb32_single_lora")
 LPIPS = {"alex": (ALEX, (64, 192, 384, 256, 256)), "vgg": (VGG, (64, 128, 256, 512, 512))}
 WIDTH, PROJECTED, RANK = 24, 16, 4
 """Of the small DreamSim: its transformers are as deep as the published ones, but narrow."""
@@ -86,7 +88,9 @@ def dreamsim(models: Path, lora: str) -> Path:
     torch.save(transformer("dino", 16, 14, False, False), models / "checkpoints" / "dino_vitbase16_pretrain.pth")
     torch.save(transformer("dinov2", 14, 37, False, True), models / "dinov2_vitb14_pretrain.pth")
     for name in ("clip", "open_clip"):
-        torch.save({"state_dict": transformer(name, 16, 14, True, False)}, models / f"{name}_vitb16_pretrain.pth.tar")
+        for patch in (16, 32):
+            state = transformer(name, patch, 224 // patch, True, False)
+            torch.save({"state_dict": state}, models / f"{name}_vitb{patch}_pretrain.pth.tar")
     config = {"r": RANK, "lora_alpha": 0.5, "lora_dropout": 0.3, "bias": "none", "target_modules": ["qkv"]}
     (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", **config}))
     weights = {}

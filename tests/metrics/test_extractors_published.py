@@ -37,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.save(trunk | {"classifier.1.weight": torch.zeros(2, 2)}, folder / f"{net}-trunk.pth")
         torch.save(linear, folder / f"{net}.pth")
         convert_weights("lpips", [folder / f"{net}-trunk.pth", folder / f"{net}.pth"], folder / f"{net}.safetensors")
-    for lora in ("ensemble_lora", "dino_vitb16_single_lora", "dinov2_vitb14_single_lora"):
+    for lora in seeded.DREAMSIM:
         models = seeded.dreamsim(folder / f"models-{lora}", lora)
         convert_weights("dreamsim", [models], folder / f"{lora}.safetensors")
     return folder
@@ -91,7 +91,7 @@ def test_lpips_features_have_a_bounded_length(folder: Path) -> None:
     assert extractor(torch.rand(1, 3, 31, 64)).isfinite().all()
 
 
-@pytest.mark.parametrize("lora", ["ensemble_lora", "dino_vitb16_single_lora", "dinov2_vitb14_single_lora"])
+@pytest.mark.parametrize("lora", seeded.DREAMSIM)
 def test_dreamsim_is_the_packages(folder: Path, lora: str) -> None:
     extractor = DreamSimFeatures(folder / f"{lora}.safetensors")
     for size, expected in golden(f"dreamsim-{lora}"):
@@ -130,6 +130,18 @@ def test_the_fingerprint_is_of_the_content(folder: Path, tmp_path: Path) -> None
         seen |= {here, build_extractor(f"{kind}:{copy}").fingerprint}
     assert len(seen) == 2 * len(extractors(folder))
     assert LPIPSFeatures(folder / "alex.safetensors", size=None).fingerprint not in seen
+
+
+def test_a_hub_id_is_asked_for_its_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repository: str, filename: str) -> str:
+        asked.append((repository, filename))
+        return str(folder / "alex.safetensors")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert build_extractor("lpips:me/lpips-0.1").fingerprint == LPIPSFeatures(folder / "alex.safetensors").fingerprint
+    assert asked == [("me/lpips-0.1", "model.safetensors")]
 
 
 def test_a_converted_file_says_what_it_is(folder: Path) -> None:
@@ -209,8 +221,9 @@ def test_wrong_weights_are_refused(folder: Path, tmp_path: Path) -> None:
         build_extractor(f"inception:{folder / 'inception.pth'}")
     with pytest.raises(ValueError, match="holds weights of the kind lpips, not inception"):
         build_extractor(f"inception:{folder / 'alex.safetensors'}")
-    with pytest.raises(FileNotFoundError):
-        build_extractor(f"lpips:{tmp_path / 'absent.safetensors'}")
+    for absent in ("absent.safetensors", "absent.pth", "."):
+        with pytest.raises(FileNotFoundError, match="there is no file"):
+            build_extractor(f"lpips:{tmp_path / absent}")
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes((folder / "alex.safetensors").read_bytes()[:-8])
     with pytest.raises(ValueError, match="is damaged"):

@@ -47,6 +47,6 @@ def build_extractor(spec: str, device: torch.device | str = "cpu") -> Extractor:
         return JudgeFeatures(load_judge().to(device))
     if kind in WITH_WEIGHTS and weights:
         return WITH_WEIGHTS[kind](weights, device)
-    if not spec or colon or not ("/" in spec or Path(spec).is_dir()):
+    if not spec or not (Path(spec).is_dir() or ("/" in spec and not colon)):
         raise ValueError(f"there are no features {spec!r}: take {KINDS}")
     return VisionFeatures(spec, device)
