@@ -118,6 +118,7 @@ def draw(runs: Sequence[TunedRun], choices: Sequence[Choice], columns: int) -> F
         panel.remove()
     _legend(figure, looks, columns)
     figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # labels are placed for this layout
     for panel, run, choice in zip(panels, runs, choices, strict=False):
         _names(panel, run, choice, figure.dpi)
     return figure

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from math import cos, pi, sin
 
+import numpy as np
+from numpy.typing import NDArray
+
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
@@ -35,15 +38,15 @@ def place_labels(
     """
     covered: list[Box] = [(x - reach, y - reach, x + reach, y + reach) for x, y in marks]
     labels: list[Box] = []
-    dots = [dot for segment in segments for dot in _along(segment)]
+    dots = np.concatenate([np.empty((0, 2)), *map(_along, segments)])
     found: list[Box | None] = []
     for mark, size in zip(marks, sizes, strict=True):
         free = [
             b for b in _around(mark, size) if _inside(b, frame) and not any(overlap(b, c) for c in covered + labels)
         ]
         costs = [
-            sum(_holds(box, dot) for dot in dots)
-            + LEADER * sum(_holds(label, dot) for dot in _along((mark, nearest(box, mark))) for label in labels)
+            _inside_of(box, dots)
+            + LEADER * sum(_inside_of(label, _along((mark, nearest(box, mark)))) for label in labels)
             + place / (2 * ANGLES)
             for place, box in enumerate(free)
         ]
@@ -51,7 +54,7 @@ def place_labels(
         found.append(best)
         if best is not None:
             labels.append(best)
-            dots += _along((mark, nearest(best, mark)))
+            dots = np.concatenate([dots, _along((mark, nearest(best, mark)))])
     return found
 
 
@@ -77,15 +80,15 @@ def _around(mark: Point, size: Point) -> Iterator[Box]:
             yield left, bottom, left + width, bottom + height
 
 
-def _along(segment: Segment) -> Iterator[Point]:
-    (x1, y1), (x2, y2) = segment
-    for i in range(SAMPLES + 1):
-        yield x1 + (x2 - x1) * i / SAMPLES, y1 + (y2 - y1) * i / SAMPLES
+def _along(segment: Segment) -> NDArray[np.float64]:
+    """Dots (SAMPLES, 2) on a segment."""
+    return np.linspace(*segment, SAMPLES)
 
 
 def _inside(box: Box, frame: Box) -> bool:
     return box[0] >= frame[0] and box[1] >= frame[1] and box[2] <= frame[2] and box[3] <= frame[3]
 
 
-def _holds(box: Box, dot: Point) -> bool:
-    return box[0] <= dot[0] <= box[2] and box[1] <= dot[1] <= box[3]
+def _inside_of(box: Box, dots: NDArray[np.float64]) -> int:
+    """How many dots lie in a box."""
+    return int(((dots >= box[:2]) & (dots <= box[2:])).all(axis=1).sum())

@@ -21,7 +21,8 @@ def usage(point: Candidate, run: TunedRun) -> list[str]:
     definition, lines = point.definition, []
     try:
         config: Any = TypeAdapter(PointConfig).validate_python(definition)
-        definition = {"kind": config.kind, **config.model_dump(mode="json", exclude_defaults=True)}
+        schedule = {"schedule": config.schedule} if isinstance(config, GuidancePoint) else {}
+        definition = {"kind": config.kind, **schedule, **config.model_dump(mode="json", exclude_defaults=True)}
         if isinstance(config, TunedPoint) and config.guidance_scale is not None:
             call["guidance_scale"] = config.guidance_scale
         if isinstance(config, GuidancePoint):
