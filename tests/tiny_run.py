@@ -34,11 +34,14 @@ EVALUATION: dict[str, Any] = {
     "images_per_prompt": 4,
     "batch_size": 3,
     "neighbours": 2,
+    "unrelated": ["x", "y"],
+    "unrelated_images": 2,
     "points": [
         {"kind": "base"},
         {"kind": "tuned"},
         {"kind": "tuned", "checkpoint": 2},
         {"kind": "guidance", "schedule": "power", "parameters": {"p": 2}},
+        {"kind": "best_of", "n": 2},
     ],
 }
 

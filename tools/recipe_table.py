@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from sfumato.config import BasePoint, GuidancePoint, LoraScalePoint, Recipe, TunedPoint
+from sfumato.config import BasePoint, BestOfPoint, GuidancePoint, LoraScalePoint, Recipe, TunedPoint
 
 PAGE = Path(__file__).parents[1] / "docs" / "recipes.md"
 BEGIN, END = "<!-- tables: python -m tools.recipe_table -->\n", "<!-- end of tables -->\n"
@@ -23,7 +23,7 @@ def tables() -> str:
     parts = ["### Top level\n", *table(Recipe)]
     for name, model in sections(Recipe):
         parts += [f"\n### `{name}`\n", f"{summary(model)}\n", *table(model, name)]
-    for model in (BasePoint, TunedPoint, LoraScalePoint, GuidancePoint):
+    for model in (BasePoint, TunedPoint, LoraScalePoint, GuidancePoint, BestOfPoint):
         kind = model.model_fields["kind"].default
         parts += [f"\n### A point of `evaluation.points`: `kind: {kind}`\n", f"{summary(model)}\n"]
         parts += table(model, leave_out="kind") if len(model.model_fields) > 1 else []

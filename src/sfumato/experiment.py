@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+import torch
 from tqdm.auto import tqdm
 
 from sfumato.config import EvaluationConfig, Recipe, TrainingConfig, load_recipe
 from sfumato.frontier.evaluate import measure
 from sfumato.frontier.points import OperatingPoint, check_trained, lora_path, operating_points
-from sfumato.frontier.sweep import Labels, missing, sweep
-from sfumato.metrics import Extractor, JudgeFeatures, VisionFeatures
-from sfumato.pipelines.load import default_device, load_pipeline
+from sfumato.frontier.provenance import threads_before
+from sfumato.frontier.sweep import Instruments, Labels, Sweep
+from sfumato.metrics import Extractor, JudgeFeatures, build_extractor
+from sfumato.pipelines.load import default_device, load_pipeline, process_state
 from sfumato.rewards import Reward, build_reward, check_prompts
 from sfumato.runs import Run
 from sfumato.training import Monitor, Trainer
@@ -33,7 +34,7 @@ class Experiment:
         recipe: what to do; its `run` says where.
 
     Attributes:
-        is_main_process: whether this is the process that evaluates, reports and prints. Training takes all of them.
+        is_main_process: whether this is the process that measures, reports and prints. Training and sampling take all.
 
     Raises:
         ValueError: the folder holds a run of another recipe, or a reward or feature extractor does not exist or does
@@ -43,13 +44,14 @@ class Experiment:
     def __init__(self, recipe: Recipe):
         self.recipe = recipe
         self.device = default_device()
-        self.is_main_process = PartialState().is_main_process
+        self.is_main_process = process_state().is_main_process
         self.reward = build_reward(recipe.reward, self.device)
         check_prompts(self.reward, recipe.prompts)
         for config in recipe.trainings.values():
             build_objective(config.objective).check(self.reward)
         self.gold: Reward | None = None
-        self.extractor: Extractor | None = None
+        self.further: dict[str, Reward] = {}
+        self.extractors: dict[str, Extractor] = {}
         self.labels: Labels | None = None
         if recipe.evaluation:
             operating_points(recipe)
@@ -85,22 +87,28 @@ class Experiment:
             for record in _progress(trainer, name):
                 yield name, record
 
-    def evaluate(self) -> dict[str, Any]:
-        """Sample and measure every operating point; returns what `frontier.json` holds.
+    def evaluate(self) -> dict[str, Any] | None:
+        """Sample and measure every operating point.
+
+        Returns:
+            What `frontier.json` holds, on the main process; None on the others, which only sample.
 
         Raises:
             ValueError: the recipe has no `evaluation`.
             FileNotFoundError: a training that a point needs is not finished.
         """
-        if self.recipe.evaluation is None or self.extractor is None:
+        if self.recipe.evaluation is None:
             raise ValueError("the recipe has no evaluation section: add evaluation.prompts and evaluation.points")
         points = operating_points(self.recipe)
         check_trained(points, self.run)
-        if missing(self.recipe.evaluation, self.run, points):
+        sweep = Sweep(self.run, self.recipe, points, self._instruments())
+        if self.device.type == "cpu":
+            torch.set_num_threads(threads_before(self.run) or torch.get_num_threads())
+        if left := sweep.prepare():
             self._check_finished(points)
-            pipe = load_pipeline(self.recipe.pipeline, self.device)
-            sweep(pipe, self.recipe, self.run, points, self._scored(), self.labels)
-        return measure(self.run, self.recipe, points, self.extractor)
+            sweep.sample(load_pipeline(self.recipe.pipeline, self.device), left)
+        sweep.score_missing()
+        return measure(self.run, self.recipe, points, self.extractors) if self.is_main_process else None
 
     def report(self) -> Path:
         """Write the run's report."""
@@ -130,8 +138,19 @@ class Experiment:
 
     def _harmless_changes(self) -> list[str]:
         """Keys that may change in a run that has begun: what is done stays right, at most something is added."""
-        keys = ["description", "evaluation.points", *(f"variants.{name}" for name in self.recipe.variants)]
-        if not Run(self.recipe.folder).images():
+        run = Run(self.recipe.folder)
+        keys = ["description", *(f"variants.{name}" for name in self.recipe.variants)]
+        keys += [f"evaluation.{name}" for name in ("points", "diversity", "neighbours")]
+        before = (run.recipe.get("evaluation") or {}) if run.recipe_path.exists() else {}
+        for section in ("rewards", "further_features", "unrelated"):
+            known = before.get(section)
+            keys += [] if known else [f"evaluation.{section}"]
+            if isinstance(known, dict):
+                added = getattr(self.recipe.evaluation, section, {}).keys() - known.keys()
+                keys += [f"evaluation.{section}.{name}" for name in added]
+        if not before.get("unrelated"):
+            keys.append("evaluation.unrelated_images")
+        if not run.images():
             shared = set.intersection(*(unessential(config) for config in self.recipe.trainings.values()))
             keys += ["evaluation", *(f"training.{key}" for key in shared)]
         return keys
@@ -139,19 +158,30 @@ class Experiment:
     def _scored(self) -> Mapping[str, Reward]:
         return {"reward": self.reward} | ({"gold": self.gold} if self.gold else {})
 
+    def _instruments(self) -> Instruments:
+        return Instruments({**self._scored(), **self.further}, self.extractors["features"], self.labels)
+
+    @property
+    def extractor(self) -> Extractor | None:
+        """Of the features in which diversity is measured."""
+        return self.extractors.get("features")
+
     def _build_instruments(self, config: EvaluationConfig) -> None:
         if config.gold:
             self.gold = build_reward(config.gold, self.device)
-        for reward in self._scored().values():
-            check_prompts(reward, config.prompts)
-        if config.features == "judge":
-            from sfumato.emoji64 import load_judge
-
-            judge = load_judge().to(self.device)
-            self.extractor = JudgeFeatures(judge)
-            self.labels = judge.labels
-        else:
-            self.extractor = VisionFeatures(config.features, self.device)
+        self.further = {name: build_reward(section, self.device) for name, section in config.rewards.items()}
+        for reward in [*self._scored().values(), *self.further.values()]:
+            check_prompts(reward, [*config.prompts, *(config.unrelated or [])])
+        specs = {"features": config.features, **config.further_features}
+        self.extractors = {name: build_extractor(spec, self.device) for name, spec in specs.items()}
+        main = self.extractors["features"]
+        if main.distance != "cosine":
+            raise ValueError(
+                f"evaluation.features: {config.features} gives distances only, no Vendi score or recall: name it in "
+                "evaluation.further_features, and take another one here"
+            )
+        if isinstance(main, JudgeFeatures):
+            self.labels = main.judge.labels
 
     def _monitor(self, name: str) -> Monitor | None:
         evaluation, training = self.recipe.evaluation, self.recipe.trainings[name]

@@ -9,9 +9,14 @@ RUN/
     checkpoint-000040/         pytorch_lora_weights.safetensors and the trainer's state
     pytorch_lora_weights.safetensors
   evaluation/
-    images.jsonl               a record per image: point, prompt, seed, file, scores, labels, call
+    images.jsonl               a record per image: point, prompt, seed, file and its hash, scores, labels, call
+    rows-PROCESS.jsonl         the same while a sweep is under way, one file per process
+    sweep.jsonl                a record per micro-batch that was sampled: when, by whom, why
+    points.json                what every point is, with which weights and on what it was sampled
     images/POINT/*.png
+    features.safetensors       features of all images, in the order of images.jsonl
     frontier.json              every operating point with its metrics and intervals
+    diagnosis.json             whether the model is hacked
   report.html
 ```
 
@@ -30,11 +35,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from sfumato._version import __version__
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy")
 
@@ -130,8 +139,8 @@ class Run:
         Args:
             recipe: the resolved recipe.
             name: of the run.
-            harmless: dotted keys that may differ from the recipe in the folder, because nothing done becomes wrong by
-                that; the recipe in the folder is brought up to date.
+            harmless: dotted keys that may differ, with all below them, from the recipe in the folder, because nothing
+                done becomes wrong by that; the recipe in the folder is brought up to date.
 
         Raises:
             ValueError: the folder holds a run of a different recipe.
@@ -141,7 +150,7 @@ class Run:
         recipe = yaml.safe_load(text)  # as it will be read back: a tuple is a list there
         if run.recipe_path.exists():
             changed = set(_changes(run.recipe, recipe))
-            if harmful := sorted(changed.difference(harmless)):
+            if harmful := sorted(key for key in changed if not any(f"{key}.".startswith(f"{h}.") for h in harmless)):
                 raise ValueError(
                     f"{run.path} holds a run of another recipe (different: {', '.join(harmful)}). "
                     "Choose a new folder with run=DIR, or repeat the call with the recipe that is in it."
@@ -196,8 +205,27 @@ class Run:
         return self.path / "evaluation"
 
     def images(self) -> list[dict[str, Any]]:
-        """One record per evaluated image."""
-        return read_jsonl(self.evaluation / "images.jsonl")
+        """One record per evaluated image; of two for the same image the later written one."""
+        files = [self.evaluation / "images.jsonl", *sorted(self.evaluation.glob("rows-*.jsonl"))]
+        rows = [row for file in files for row in read_jsonl(file)]
+        return list({(row["point"], row["prompt"], row["seed"]): row for row in rows}.values())
+
+    def features(self, name: str = "features") -> NDArray[np.float32]:
+        """Features (N, D) of the evaluated images, rows in the order of `images()`.
+
+        Args:
+            name: "features", in which diversity is measured, or the name of one of the recipe's `further_features`.
+
+        Raises:
+            FileNotFoundError: the run was not evaluated yet, or by a version that kept no features.
+            KeyError: there are no features of that name.
+        """
+        from safetensors.numpy import load_file
+
+        path = self.evaluation / "features.safetensors"
+        if not path.exists():
+            raise FileNotFoundError(f"{self.path} has no features yet: run `sfumato evaluate {self.path}` first")
+        return load_file(path)[name]
 
     def frontier(self) -> dict[str, Any]:
         """The measured operating points.

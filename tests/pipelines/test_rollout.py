@@ -27,6 +27,15 @@ def test_images_equal_with_every_scheduler(scheduler):
     assert torch.equal(rollout(pipe, seeds=[7, 8], last_steps=1, **arguments).images, expected)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_would_be_confused_are_refused(seed):
+    """torch's generator on a CPU looks at the lowest 32 bits only."""
+    alike = [torch.Generator().manual_seed(s % 2**64) for s in (seed, seed % 2**32)]
+    assert torch.equal(*(torch.randn(4, generator=generator) for generator in alike))
+    with pytest.raises(ValueError, match=f"seed {seed}: .*0 to 2"):
+        rollout(tiny.shared("sd"), seeds=[0, seed], **tiny.call("sd"))
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_embeddings_do_as_well_as_prompts(family):
     pipe = tiny.shared(family)

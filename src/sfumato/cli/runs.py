@@ -53,9 +53,8 @@ def evaluate(source: Source, overrides: Overrides = None) -> None:
     """
     from sfumato.report.table import frontier_table
 
-    experiment = experiment_of(source, overrides)
-    if experiment.is_main_process:
-        print(frontier_table(experiment.evaluate()))
+    if frontier := experiment_of(source, overrides).evaluate():
+        print(frontier_table(frontier))
 
 
 @app.command()
@@ -107,8 +106,7 @@ def run_all(experiment: Experiment) -> None:
 
     for _ in experiment.train():
         pass
-    if not experiment.is_main_process:
-        return
-    if experiment.recipe.evaluation:
-        print(frontier_table(experiment.evaluate()))
-    print(f"\nreport: {experiment.report()}")
+    if experiment.recipe.evaluation and (frontier := experiment.evaluate()):
+        print(frontier_table(frontier))
+    if experiment.is_main_process:
+        print(f"\nreport: {experiment.report()}")

@@ -5,7 +5,15 @@ overrides and checks everything before any work is done.
 """
 
 from sfumato.config.evaluation import EvaluationConfig
-from sfumato.config.points import BasePoint, GuidancePoint, LoraScalePoint, PointConfig, SavingsConfig, TunedPoint
+from sfumato.config.points import (
+    BasePoint,
+    BestOfPoint,
+    GuidancePoint,
+    LoraScalePoint,
+    PointConfig,
+    SavingsConfig,
+    TunedPoint,
+)
 from sfumato.config.prompts import Prompts, read_prompts
 from sfumato.config.recipe import Recipe, RecipeError, load_recipe, parse_recipe, shipped_recipes
 from sfumato.config.sections import (
@@ -20,6 +28,7 @@ from sfumato.config.strict import Strict
 
 __all__ = [
     "BasePoint",
+    "BestOfPoint",
     "DraftConfig",
     "EvaluationConfig",
     "GuidancePoint",

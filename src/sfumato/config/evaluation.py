@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sfumato.config.points import PointConfig
 from sfumato.config.prompts import Prompts
 from sfumato.config.sections import RewardSection
 from sfumato.config.strict import Strict
+
+DIVERSITY = ("vendi", "vendi_corrected", "distance", "recall", "coverage", "style_entropy", "subcategory_entropy")
+MOST_CORRECTED = 64
+"""Images per prompt up to which the Vendi score is corrected for their number: that decomposes N matrices."""
+RESERVED = {"reward", "gold", "features"}
+
+
+def _names(values: dict[str, object]) -> dict[str, object]:
+    for name in values:
+        if name in RESERVED or not re.fullmatch(r"[A-Za-z]\w*", name):
+            raise ValueError(f"{name!r} cannot be a name here: it is taken, or has other signs than letters and digits")
+    return values
 
 
 class EvaluationConfig(Strict):
@@ -19,20 +33,28 @@ class EvaluationConfig(Strict):
     images_per_prompt: int = Field(12, ge=2, description="for every point, with the same seeds")
     batch_size: int = Field(12, ge=1, description="images at a time")
     seed: int = Field(1_000_000, ge=0, description="first of the evaluated seeds; the reference uses others")
-    features: str = Field("judge", description="'judge' (bundled), or any vision model by folder or hub id")
-    gold: RewardSection | None = Field(None, description="a reward that is never trained on")
-    diversity: Literal["vendi", "distance", "recall", "style_entropy", "subcategory_entropy"] = Field(
-        "vendi", description="the metric on the diversity axis; the entropies need the judge's features"
+    features: str = Field("judge", description="what diversity is measured in: 'judge' (bundled) or docs/features.md")
+    further_features: Annotated[dict[str, str], AfterValidator(_names)] = Field(
+        {}, description="name -> other features in which Vendi score and distance are measured too"
     )
-    neighbours: int = Field(3, ge=1, description="k of precision and recall; less than images_per_prompt")
+    gold: RewardSection | None = Field(None, description="a reward that is never trained on")
+    rewards: Annotated[dict[str, RewardSection], AfterValidator(_names)] = Field(
+        {}, description="name -> further rewards that are never trained on"
+    )
+    diversity: str = Field(
+        "vendi",
+        description=f"the metric on the diversity axis: {', '.join(DIVERSITY)}, or vendi_NAME or distance_NAME in "
+        "further features; the entropies need the judge's features",
+    )
+    neighbours: int = Field(3, ge=1, description="k of precision, recall, density, coverage; < images_per_prompt")
+    unrelated: Prompts | None = Field(None, description="prompts far from the training's, to see what drifted there")
+    unrelated_images: int = Field(8, ge=1, description="images of each unrelated prompt")
     points: list[PointConfig] = Field(min_length=2, description="the operating points: base, tuned and any others")
 
     @field_validator("prompts")
     @classmethod
     def _can_be_compared(cls, prompts: list[str]) -> list[str]:
-        twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
-        if twice:
-            raise ValueError(f"listed twice: {', '.join(twice)}")
+        _refuse_twins(prompts)
         if len(prompts) < 3:
             raise ValueError(f"a frontier needs at least 3 prompts, to compare methods over; there are {len(prompts)}")
         return prompts
@@ -44,6 +66,21 @@ class EvaluationConfig(Strict):
                 f"images_per_prompt is {self.images_per_prompt}, but recall with neighbours: {self.neighbours} needs "
                 "more images than that for each prompt: raise the one or lower the other"
             )
+        known = [*DIVERSITY, *(f"{kind}_{name}" for name in self.further_features for kind in ("vendi", "distance"))]
+        if self.diversity not in known:
+            raise ValueError(f"diversity: {self.diversity!r} is none of {', '.join(known)}")
+        if self.diversity == "vendi_corrected" and self.images_per_prompt > MOST_CORRECTED:
+            raise ValueError(f"vendi_corrected is for up to {MOST_CORRECTED} images per prompt: set diversity: vendi")
         if self.diversity.endswith("_entropy") and self.features != "judge":
             raise ValueError(f"diversity: {self.diversity} is counted by the judge: set features: judge")
+        if self.unrelated is not None:
+            _refuse_twins([*self.prompts, *self.unrelated])
+            if len(self.unrelated) < 2:
+                raise ValueError("unrelated: intervals over prompts need at least 2 of them")
         return self
+
+
+def _refuse_twins(prompts: Sequence[str]) -> None:
+    twice = sorted({prompt for prompt in prompts if prompts.count(prompt) > 1})
+    if twice:
+        raise ValueError(f"listed twice: {', '.join(twice)}")

@@ -33,6 +33,13 @@ class LoraScalePoint(Strict):
     scale: float = Field(description="a in base + a ΔW")
 
 
+class BestOfPoint(Strict):
+    """The base model, of n images the one that the reward likes best: what the same compute buys without tuning."""
+
+    kind: Literal["best_of"] = Field("best_of", description="best_of")
+    n: int = Field(ge=2, description="candidates per image")
+
+
 class SavingsConfig(Strict):
     """Fewer forwards at less exactness; fields as in `sfumato.Savings`."""
 
@@ -65,4 +72,6 @@ class GuidancePoint(Strict):
         return schedule(self.schedule, cap=self.cap, clock=self.clock, **self.parameters)
 
 
-PointConfig = Annotated[BasePoint | TunedPoint | LoraScalePoint | GuidancePoint, Field(discriminator="kind")]
+PointConfig = Annotated[
+    BasePoint | TunedPoint | LoraScalePoint | GuidancePoint | BestOfPoint, Field(discriminator="kind")
+]

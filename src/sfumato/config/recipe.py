@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sfumato.config.evaluation import EvaluationConfig
-from sfumato.config.points import BasePoint, GuidancePoint, LoraScalePoint, TunedPoint
+from sfumato.config.points import BasePoint, BestOfPoint, GuidancePoint, LoraScalePoint, TunedPoint
 from sfumato.config.prompts import Prompts
 from sfumato.config.sections import PipelineConfig, RewardSection, SamplingConfig, TrainingConfig
 from sfumato.config.strict import Strict
@@ -162,6 +162,7 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
     """The keys that are known at a location of a validation error."""
     models: dict[str, type[BaseModel]] = {
         "base": BasePoint, "tuned": TunedPoint, "lora_scale": LoraScalePoint, "guidance": GuidancePoint,
+        "best_of": BestOfPoint,
     }  # fmt: skip
     for part in location:
         if str(part) in models and model is EvaluationConfig:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sfumato.config import GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
+from sfumato.config import BestOfPoint, GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
 from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser, load_lora, lora_scale, unload_lora
 from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.runs import Run
@@ -57,6 +57,8 @@ def _describe(config: PointConfig, recipe: Recipe) -> OperatingPoint:
             return _describe_guidance(config)
         case TunedPoint():
             return _describe_tuned(config, recipe)
+        case BestOfPoint():
+            return OperatingPoint(f"best-of-{config.n}", f"base, best of {config.n}", "best of n", config)
         case _:
             return OperatingPoint("base", "base", "base", config)
 
@@ -101,7 +103,7 @@ def _number(value: float | list[tuple[float, float]]) -> str:
 
 def lora_path(point: OperatingPoint, run: Run) -> Path | None:
     """The folder with the LoRA that a point samples with; None for the base model."""
-    if point.config.kind == "base":
+    if point.config.kind in ("base", "best_of"):
         return None
     training = getattr(point.config, "training", "tuned")
     checkpoint = getattr(point.config, "checkpoint", None)

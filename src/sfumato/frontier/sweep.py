@@ -1,140 +1,202 @@
-"""Sample every operating point on the same prompts and seeds, score the pictures, and keep both on disk."""
+"""Sample every operating point on the same prompts and seeds, score the pictures, and keep both on disk.
+
+All processes of an `accelerate launch` take part. What is on disk and sound is never done again: a sweep that was
+killed, lost pictures or got new points or rewards does what is missing, and its table is the same byte for byte.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from sfumato.config import BasePoint, EvaluationConfig, Recipe
+from sfumato.config import BestOfPoint, Recipe
+from sfumato.frontier.plan import REFERENCE, MicroBatch, plan, to_sample, to_score
 from sfumato.frontier.points import OperatingPoint, applied
-from sfumato.images import save_png
+from sfumato.frontier.provenance import Provenance
+from sfumato.frontier.table import drop_lost, file_hash, merge, rows_of
+from sfumato.images import load_image, save_png
+from sfumato.metrics import Extractor, FeatureCache, extract, mean_pairwise_distance
+from sfumato.pipelines.load import process_state
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.pipelines.rollout import rollout
 from sfumato.rewards import Reward, score
-from sfumato.runs import Run, append_jsonl, write_jsonl
-
-REFERENCE = OperatingPoint("reference", "base, other seeds", "base", BasePoint())
-"""Base samples from seeds that no other point uses; precision and recall are measured against them."""
+from sfumato.runs import Run, append_jsonl, atomic_path
 
 Labels = Callable[[torch.Tensor], list[dict[str, str]]]
+CANDIDATE = 10_000_000
+"""Candidate k of best-of-n has k times this added to the image's seed, so that a larger n extends a smaller one."""
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Images of one point and prompt that are sampled together."""
+class Instruments:
+    """What looks at the pictures of a sweep.
 
-    prompt: str
-    prompt_index: int
-    seeds: list[int]
-
-
-Images = set[tuple[str, str, int]]
-"""Images by point, prompt and seed."""
-
-
-def sweep(
-    pipe: Any,
-    recipe: Recipe,
-    run: Run,
-    points: list[OperatingPoint],
-    rewards: Mapping[str, Reward],
-    labels: Labels | None = None,
-) -> None:
-    """Sample all points (and the reference) and append to `evaluation/images.jsonl`; what is there is not done again.
-
-    Scores are those of the 8-bit images on disk, so that a score added later agrees with them.
-
-    Args:
-        pipe: the base pipeline, with no adapter of the run loaded.
-        rewards: name -> reward; their scores go into the records.
-        labels: gives a dict of labels for each image, if there is a classifier.
+    Attributes:
+        rewards: name -> reward; "reward" is the one that was tuned on.
+        features: in which diversity is measured.
+        labels: gives a dict of labels for each image (B,3,H,W), if there is a classifier.
     """
-    assert recipe.evaluation is not None
-    plan = missing(recipe.evaluation, run, points)
-    left = sum(len(batch.seeds) for _, batches in plan for batch in batches)
-    total = (len(points) + 1) * len(recipe.evaluation.prompts) * recipe.evaluation.images_per_prompt
-    done = _clean_table(run)
-    with PromptCache().on(pipe), tqdm(total=total, initial=total - left, desc="sampling", unit="image") as bar:
-        for point, batches in plan:
-            with applied(pipe, point, run) as changes:
-                call = recipe.sampling.call(**changes)
-                for batch in batches:
-                    rows = _sample(pipe, point, batch, call, rewards, labels, run)
-                    new = [row for row in rows if _image(row) not in done]
-                    append_jsonl(run.evaluation / "images.jsonl", new)
-                    bar.set_postfix(point=point.label, reward=f"{rows[-1]['scores']['reward']:.2f}")
-                    bar.update(len(rows))
+
+    rewards: Mapping[str, Reward]
+    features: Extractor
+    labels: Labels | None = None
 
 
-def missing(
-    config: EvaluationConfig, run: Run, points: list[OperatingPoint]
-) -> list[tuple[OperatingPoint, list[MicroBatch]]]:
-    """What is still to be sampled, by point: the micro-batches of which an image is not in the table or not on disk."""
-    done = {_image(row) for row in run.images() if (run.evaluation / row["file"]).exists()}
-    plan = []
-    for point in [REFERENCE, *points]:
-        batches = micro_batches(config, reference=point is REFERENCE)
-        left = [b for b in batches if any((point.name, b.prompt, seed) not in done for seed in b.seeds)]
-        if left:
-            plan.append((point, left))
-    return plan
+@dataclass
+class Sweep:
+    """One process's share of a sweep.
+
+    Attributes:
+        run: where pictures and rows go.
+        recipe: with an evaluation.
+        points: what is sampled.
+        instruments: what looks at the pictures.
+    """
+
+    run: Run
+    recipe: Recipe
+    points: Sequence[OperatingPoint]
+    instruments: Instruments
+    state: PartialState = field(default_factory=process_state)
+
+    def __post_init__(self) -> None:
+        assert self.recipe.evaluation is not None
+        self.batches = plan(self.recipe.evaluation, self.points)
+
+    def prepare(self) -> list[tuple[MicroBatch, str]]:
+        """Check what is on disk, and say which micro-batches are still to be sampled and why; for all processes."""
+        provenance = Provenance(self.run, self.recipe, self.points)
+        lost: dict[str, str] = {}
+        if self.state.is_main_process:
+            lost = drop_lost(self.run, self.batches, provenance.stale())
+        self.state.wait_for_everyone()
+        left = to_sample(self.batches, rows_of(self.run))
+        self.state.wait_for_everyone()
+        return [(batch, next((lost[file] for file in batch.files if file in lost), "new")) for batch in left]
+
+    def sample(self, pipe: Any, left: Sequence[tuple[MicroBatch, str]]) -> None:
+        """Sample this process's share of the micro-batches.
+
+        Args:
+            pipe: the base pipeline, with no adapter of the run loaded.
+            left: of `prepare`, on every process.
+        """
+        if self.state.is_main_process:
+            Provenance(self.run, self.recipe, self.points).write(pipe)
+        self.state.wait_for_everyone()
+        own = left[self.state.process_index :: self.state.num_processes]
+        by_name = {point.name: point for point in [REFERENCE, *self.points]}
+        total = sum(len(batch.seeds) for batch, _ in own)
+        with PromptCache().on(pipe), self._bar(total, "sampling") as bar:
+            for name, group in groupby(own, key=lambda each: each[0].point):
+                point = by_name[name]
+                with applied(pipe, point, self.run) as changes:
+                    call = self.recipe.sampling.call(**changes)
+                    for batch, why in group:
+                        self._sample(pipe, point, batch, call, why, bar)
+        self.finish()
+
+    def score_missing(self) -> None:
+        """Score, from the pictures on disk, what rewards that were added later have not seen."""
+        left = to_score(self.batches, rows_of(self.run), self.instruments.rewards)
+        self.state.wait_for_everyone()
+        if not left:
+            return
+        rows = rows_of(self.run)
+        own = left[self.state.process_index :: self.state.num_processes]
+        with self._bar(sum(len(batch.seeds) for batch in own), "scoring") as bar:
+            for batch in own:
+                images = torch.stack([load_image(self.run.evaluation / file) for file in batch.files])
+                scores = self._scores(images, batch.prompt)
+                found = [rows[image] for image in batch.images]
+                new = [
+                    row | {"scores": {name: values[i] for name, values in scores.items()}}
+                    for i, row in enumerate(found)
+                ]
+                append_jsonl(self._part("rows"), new)
+                bar.update(len(new))
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for all processes and bring their rows together."""
+        self.state.wait_for_everyone()
+        if self.state.is_main_process:
+            merge(self.run, self.batches)
+        self.state.wait_for_everyone()
+
+    def _bar(self, total: int, what: str) -> tqdm:
+        shares = f" (1 of {self.state.num_processes} shares)" if self.state.num_processes > 1 else ""
+        return tqdm(total=total, desc=what + shares, unit="image", disable=not self.state.is_main_process)
+
+    def _part(self, kind: str) -> Any:
+        return self.run.evaluation / f"{kind}-{self.state.process_index}.jsonl"
+
+    def _sample(
+        self, pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], why: str, bar: tqdm
+    ) -> None:
+        """Sample a micro-batch; write the pictures, their rows, and a line of the log."""
+        start = time.monotonic()
+        drawn = _draw(pipe, point, batch, call, self.instruments.rewards["reward"])
+        scores = self._scores(drawn.images, batch.prompt)
+        labels = self.instruments.labels(drawn.images) if self.instruments.labels else [{} for _ in batch.seeds]
+        rows = []
+        for i, (seed, file) in enumerate(zip(batch.seeds, batch.files, strict=True)):
+            path = self.run.evaluation / file
+            with atomic_path(path) as temporary:
+                save_png(drawn.images[i], temporary)
+            row = {"point": batch.point, "prompt": batch.prompt, "seed": seed, "file": file, "sha256": file_hash(path)}
+            row |= {"group": batch.group, "scores": {name: values[i] for name, values in scores.items()}}
+            rows.append(row | {"labels": labels[i], "forwards": drawn.forwards, "call": call} | drawn.extra[i])
+        append_jsonl(self._part("rows"), rows)
+        record = {"time": datetime.now(UTC).isoformat(), "process": self.state.process_index, "point": batch.point}
+        record |= {"prompt": batch.prompt, "seeds": list(batch.seeds), "why": why}
+        append_jsonl(self._part("log"), [record | {"seconds": round(time.monotonic() - start, 3)}])
+        reward = f"{sum(scores['reward']) / len(rows):.2f}"
+        bar.set_postfix(point=point.label, reward=reward, distance=self._distance(drawn.images))
+        bar.update(len(rows))
+
+    def _scores(self, images: torch.Tensor, prompt: str) -> dict[str, list[float]]:
+        prompts = [prompt] * len(images)
+        with torch.no_grad():
+            return {n: score(reward, images, prompts).tolist() for n, reward in self.instruments.rewards.items()}
+
+    def _distance(self, images: torch.Tensor) -> str:
+        """How far apart the images are; their features are kept for the measurements."""
+        cache = FeatureCache(self.run.evaluation / "features")
+        found = extract(self.instruments.features, images.float().cpu(), batch_size=len(images), cache=cache)
+        return f"{mean_pairwise_distance(found):.3f}" if len(found) > 1 else ""
 
 
-def _clean_table(run: Run) -> Images:
-    """Drop the records whose image is gone; returns those that stay."""
-    rows = run.images()
-    kept = [row for row in rows if (run.evaluation / row["file"]).exists()]
-    if len(kept) < len(rows):
-        write_jsonl(run.evaluation / "images.jsonl", kept)
-    return {_image(row) for row in kept}
+@dataclass(frozen=True)
+class _Drawn:
+    """A micro-batch's images (B,3,H,W) in 8-bit steps, forwards per image, and what else its rows say."""
+
+    images: torch.Tensor
+    forwards: float
+    extra: list[dict[str, Any]]
 
 
-def _image(row: dict[str, Any]) -> tuple[str, str, int]:
-    return row["point"], row["prompt"], row["seed"]
-
-
-def micro_batches(config: EvaluationConfig, reference: bool = False) -> Iterator[MicroBatch]:
-    """The sampling plan of one point, the same for all points; the reference's seeds follow the evaluated ones."""
-    first = config.seed + (config.images_per_prompt if reference else 0)
-    seeds = list(range(first, first + config.images_per_prompt))
-    for index, prompt in enumerate(config.prompts):
-        for start in range(0, len(seeds), config.batch_size):
-            yield MicroBatch(prompt, index, seeds[start : start + config.batch_size])
-
-
-def _sample(
-    pipe: Any,
-    point: OperatingPoint,
-    batch: MicroBatch,
-    call: dict[str, Any],
-    rewards: Mapping[str, Reward],
-    labels: Labels | None,
-    run: Run,
-) -> list[dict[str, Any]]:
-    sampled = rollout(pipe, prompt=batch.prompt, seeds=batch.seeds, **call)
-    images = (sampled.images.float() * 255).round() / 255
-    prompts = [batch.prompt] * len(batch.seeds)
+def _draw(pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], reward: Reward) -> _Drawn:
+    """Sample a micro-batch; scores are those of the 8-bit pictures, so that a score added later agrees with them."""
+    n = point.config.n if isinstance(point.config, BestOfPoint) else 1
+    candidates, forwards = [], 0.0
+    for k in range(n):
+        seeds = [seed + k * CANDIDATE for seed in batch.seeds]
+        sampled = rollout(pipe, prompt=batch.prompt, seeds=seeds, **call)
+        candidates.append((sampled.images.float() * 255).round() / 255)
+        forwards += sampled.forwards
+    if n == 1:
+        return _Drawn(candidates[0], forwards, [{} for _ in batch.seeds])
     with torch.no_grad():
-        scores = {name: score(reward, images, prompts).tolist() for name, reward in rewards.items()}
-        found = labels(images) if labels else [{} for _ in batch.seeds]
-    rows = []
-    for i, seed in enumerate(batch.seeds):
-        file = f"images/{point.name}/{batch.prompt_index:03d}-{seed}.png"
-        save_png(images[i], run.evaluation / file)
-        rows.append(
-            {
-                "point": point.name,
-                "prompt": batch.prompt,
-                "seed": seed,
-                "file": file,
-                "scores": {name: values[i] for name, values in scores.items()},
-                "labels": found[i],
-                "forwards": sampled.forwards,
-                "call": call,
-            }
-        )
-    return rows
+        prompts = [batch.prompt] * len(batch.seeds)
+        best = torch.stack([score(reward, images, prompts) for images in candidates]).argmax(dim=0).tolist()
+    images = torch.stack([candidates[k][i] for i, k in enumerate(best)])
+    return _Drawn(images, forwards, [{"candidate": k} for k in best])

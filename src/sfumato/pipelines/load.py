@@ -13,9 +13,14 @@ from safetensors import SafetensorError
 from sfumato.config import PipelineConfig
 
 
+def process_state() -> PartialState:
+    """This process among those that `accelerate launch` or torchrun started, on a CPU too."""
+    return PartialState(cpu=not torch.accelerator.is_available())
+
+
 def default_device() -> torch.device:
     """This process's own accelerator if there is one, else the CPU."""
-    return PartialState().device
+    return process_state().device
 
 
 def load_pipeline(config: PipelineConfig, device: torch.device | None = None) -> Any:

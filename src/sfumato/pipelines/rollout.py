@@ -85,7 +85,7 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
 
     Args:
         pipe: any text-to-image pipeline of diffusers.
-        seeds: one integer per image.
+        seeds: one integer per image, from 0 to 2**32 - 1.
         last_steps: K, the number of scheduler steps at the end that carry gradient. 0 samples without gradient.
             Schedulers of second order take about two scheduler steps per inference step.
         record: keep every scheduler step, for `replay`.
@@ -93,9 +93,12 @@ def rollout(pipe: Any, *, seeds: Sequence[int], last_steps: int = 0, record: boo
             `seeds`; embeddings have one row per seed.
 
     Raises:
-        ValueError: K exceeds the number of steps, a wrong number of prompts, or a reserved argument.
+        ValueError: K exceeds the number of steps, a wrong number of prompts, a reserved argument, or a seed that torch
+            would confuse with another.
     """
     seeds = [int(seed) for seed in seeds]
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise ValueError(f"seed {wrong[0]}: torch draws by the lowest 32 bits, so take seeds from 0 to 2**32 - 1")
     arguments = _per_image(arguments, len(seeds))
     _check_gradient(pipe, last_steps)
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
