@@ -15,7 +15,7 @@ from sfumato.frontier.statistics import Array
 Measure = Callable[..., float]
 Samples = Sequence[tuple[Any, ...]]
 """For each prompt what a measure is called with: arrays or tensors of equally many rows, one row an image."""
-DRAWS = 10
+DRAWS = 5
 STILL_MOVING = 0.05
 """Share of its value by which a measure may change between half of the images and all, before it is warned of."""
 
@@ -60,10 +60,10 @@ def vendi_corrected(features: ArrayLike) -> float:
 
     exp(N h - (N - 1) mean of h without each image), h the entropy of the eigenvalues of K / N: the correction of Zahl
     1977 ("Jackknifing an index of diversity"), which takes the 1 / N term out of the bias of an entropy, applied to
-    Friedman & Dieng 2023 (arXiv 2210.02410), definition 3.1. It exceeds N where nearly all images differ, and costs N
-    decompositions: it is for the images of one prompt. From 12 images on it was nearer to the truth than the plain
-    score in every world that we tried, on average and in single draws; where the truth is far above N it still is too
-    low. docs/statistics.md has the measurements.
+    Friedman & Dieng 2023 (arXiv 2210.02410), definition 3.1. It can exceed N where nearly all images differ, and costs
+    N decompositions: it is for the images of one prompt. From 12 images on it was nearer to the truth on average than
+    the plain score in every world that we tried, and in single draws never further off; where the truth is far above N
+    it still is too low. docs/statistics.md has the measurements.
 
     Args:
         features: (N, D), an array or a tensor on the CPU, N at least 2.
