@@ -67,9 +67,9 @@ class FeatureCache:
         for shard in present:
             if shard not in self._shards:
                 self._shards[shard] = _checksums(shard)
-        small = [shard for shard in present if self._shards[shard] and _size(shard) < SMALL]
+        small = {shard for shard in present if self._shards[shard] and _size(shard) < SMALL}
         if len(small) > MANY:
-            present = [shard for shard in present if shard not in small] + [self._merge(folder, small)]
+            present = [shard for shard in present if shard not in small] + [self._merge(folder, sorted(small))]
         return {shard: self._shards[shard] for shard in present}
 
     def _merge(self, folder: Path, shards: list[Path]) -> Path:
