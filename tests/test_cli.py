@@ -33,7 +33,7 @@ def test_a_run_prints_the_result_and_shows_only_progress(finished):
     assert set(shown) == {"training tuned", "sampling"}, err
     run = Run(folder)
     assert [record["update"] for record in run.training_metrics()] == [0, 1, 2, 3, 4]
-    assert [point["name"] for point in run.frontier()["points"]] == ["base", "tuned", "tuned-2", "aig-power-2"]
+    assert [point["name"] for point in run.frontier()["points"]] == ["base", "tuned", "tuned-2", "aig-power-2", "best-of-2"]
 
 
 def test_a_run_is_not_done_again(run, sfumato):
@@ -149,5 +149,5 @@ def test_a_new_operating_point_costs_only_itself(run, sfumato):
     assert "LoRA 0.5" in outcome.out
     after = state(run.evaluation / "images")
     assert {path: content for path, content in after.items() if path.parent.name != "lora-0.5"} == before
-    assert len(after) == len(before) + 3 * 4
+    assert len(after) == len(before) + 3 * 4 + 2 * 2
     assert run.recipe["evaluation"]["points"][-1] == {"kind": "lora_scale", "scale": 0.5}

@@ -71,7 +71,7 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
 
 @app.command()
 def run(source: Source, overrides: Overrides = None) -> None:
-    """Train, evaluate and report in one go; continues if it was interrupted.
+    """Train, evaluate, diagnose and report in one go; continues if it was interrupted.
 
     Example: sfumato run emoji64-demo run=runs/demo
     """
@@ -102,11 +102,14 @@ def demo(
 
 
 def run_all(experiment: Experiment) -> None:
+    from sfumato.diagnosis import diagnose
     from sfumato.report.table import frontier_table
 
     for _ in experiment.train():
         pass
     if experiment.recipe.evaluation and (frontier := experiment.evaluate()):
         print(frontier_table(frontier))
+        verdict = diagnose(experiment.run)
+        print(f"\n{verdict['verdict']}: {verdict['sentences'][0]} (sfumato diagnose {experiment.run.path})")
     if experiment.is_main_process:
         print(f"\nreport: {experiment.report()}")

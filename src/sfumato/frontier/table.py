@@ -38,6 +38,8 @@ def drop_lost(run: Run, batches: Sequence[MicroBatch], stale: Collection[str] = 
         Why each file was lost, "missing", "damaged" or "new weights", by its path in the evaluation's folder.
     """
     merge(run, batches)
+    for unfinished in run.evaluation.glob("images/*/.*.png"):  # of a process that was killed
+        unfinished.unlink()
     rows, lost = run.images(), {}
     for row in tqdm(rows, desc="checking pictures", unit="image", leave=False, delay=2):
         path = run.evaluation / row["file"]
