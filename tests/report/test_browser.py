@@ -241,7 +241,9 @@ def test_the_panel_says_what_is_beyond_noise(page):
     summary = page.find_element(By.XPATH, "//aside//summary[starts-with(text(), 'Better than')]")
     summary.click()
     row = page.find_element(By.XPATH, "//table[@class='compared']//tr[th='LoRA 0.75']")
-    reward, diversity = (cell.text.replace(MINUS, "-") for cell in row.find_elements(By.TAG_NAME, "td"))
+    reward, diversity = (
+        " ".join(cell.text.replace(MINUS, "-").split()) for cell in row.find_elements(By.TAG_NAME, "td")
+    )
     assert reward == "▲ +1.00 (0.300 to 1.70)" and diversity == "▼ -0.550 (-0.950 to -0.150)"
     row = page.find_element(By.XPATH, "//table[@class='compared']//tr[th='tuned, CFG 2']")
     assert row.find_elements(By.TAG_NAME, "td")[1].text.startswith("≈")

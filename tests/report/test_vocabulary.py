@@ -9,7 +9,7 @@ from sfumato.report import vocabulary
     ("value", "text"),
     [
         (1234.6, "1235"), (123.45, "123"), (12.345, "12.3"), (1.2345, "1.23"), (0.12345, "0.123"), (0, "0"),
-        (-0.5, "\N{MINUS SIGN}0.500"), (0.0001234, "1.2e\N{MINUS SIGN}4"), (2.5e7, "2.5e7"),
+        (-0.5, "\N{MINUS SIGN}0.500"), (0.0001234, "1.2e\N{MINUS SIGN}4"), (2.5e7, "2.5e7"), (2.2e-16, "0"),
         (None, "\N{EN DASH}"), (math.nan, "\N{EN DASH}"), (math.inf, "\N{EN DASH}"),
     ],
 )  # fmt: skip

@@ -134,7 +134,11 @@ def _comparison(frontier: dict[str, Any], strips: images.Strips) -> dict[str, An
         return {}
     ends = [value for volume in volumes.values() for value in volume.values()]
     low, width = min(ends), (max(ends) - min(ends)) or 1.0
-    places = {name: {k: 5 + 90 * (v - low) / width for k, v in volume.items()} for name, volume in volumes.items()}
+    middles = {m["name"]: m["distribution"][10:31:20] for m in frontier["methods"] if m.get("distribution")}
+    marks = {
+        name: volume | dict(zip(("q1", "q3"), middles.get(name, ()), strict=False)) for name, volume in volumes.items()
+    }
+    places = {name: {k: 5 + 90 * (v - low) / width for k, v in own.items()} for name, own in marks.items()}
     pairs = frontier["comparisons"]
     return {
         "rows": [

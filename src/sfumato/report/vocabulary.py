@@ -181,7 +181,7 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
     size = abs(value)
-    if size == 0:
+    if size < 1e-12:
         return "0"
     if size < 0.001 or size >= 1e6:
         text = f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")

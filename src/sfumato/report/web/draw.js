@@ -20,8 +20,8 @@ const svg = (tag, attributes = {}, ...children) => element("http://www.w3.org/20
 // Three significant digits, a true minus sign; as `number` in vocabulary.py.
 function number(value) {
   if (value === null || value === undefined) return "–";
-  if (value === 0) return "0";
   const size = Math.abs(value);
+  if (size < 1e-12) return "0";
   const text = size < 0.001 || size >= 1e6
     ? value.toExponential(1).replace("e+", "e")
     : value.toFixed(size >= 100 ? 0 : size >= 10 ? 1 : size >= 1 ? 2 : 3);

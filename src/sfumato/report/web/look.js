@@ -24,7 +24,7 @@ function look(point, prompt, seed) {
   stripStyle(large, prompt);
   cut(large, prompt, seed);
   large.style.setProperty("--strip", stripUrl(DATA.points.indexOf(point), prompt));
-  byId("look-body").replaceChildren(large, html("p", { class: "note" }, point.captions[prompt]?.[seed] ?? ""),
+  byId("look-body").replaceChildren(html("div", {}, large, html("p", { class: "note" }, point.captions[prompt]?.[seed] ?? "")),
     ...near, shelf("The same seed at every point", everywhere));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;

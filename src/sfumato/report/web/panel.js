@@ -59,9 +59,10 @@ function compared(point) {
 
 function difference(value, higherIsBetter) {
   if (!value) return html("td", {}, "–");
-  const [, low, high] = value;
+  const [mean, low, high] = value;
   const standing = low > 0 === higherIsBetter && (low > 0 || high < 0) ? ["▲", "better"] : low > 0 || high < 0 ? ["▼", "worse"] : ["≈", "not told apart"];
-  return html("td", {}, html("span", { role: "img", "aria-label": standing[1] }, standing[0]), ` ${signed(value)}`);
+  return html("td", {}, html("span", { role: "img", "aria-label": standing[1] }, standing[0]),
+    ` ${mean > 0 ? "+" : ""}${number(mean)} `, html("small", {}, `(${number(low)} to ${number(high)})`));
 }
 
 function picturesOf(point, prompt) {
