@@ -198,8 +198,11 @@ def _label(point: Candidate) -> str:
 
 def _write(panel: Axes, point: Candidate, offset: Point, size: Point) -> None:
     """A label at an offset in points from its mark, with a thin line to it if it is far."""
-    far = max(map(abs, nearest((*offset, offset[0] + size[0], offset[1] + size[1]), (0.0, 0.0)))) > FAR
-    leader = {"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 0.5, "shrinkB": 3} if far else None
+    near = nearest((*offset, offset[0] + size[0], offset[1] + size[1]), (0.0, 0.0))
+    leader = None
+    if max(map(abs, near)) > FAR:
+        end = (near[0] - offset[0]) / size[0], (near[1] - offset[1]) / size[1]
+        leader = {"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 0.5, "shrinkB": 3, "relpos": end}
     at = (point.reward.mean, point.diversity.mean)
     text = panel.annotate(_label(point), at, offset, textcoords="offset points", arrowprops=leader, **SMALL)
     text.set_in_layout(False)
