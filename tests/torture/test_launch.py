@@ -25,7 +25,7 @@ def test_two_launched_processes_do_a_whole_run(world, tmp_path, sfumato):
     assert done.stdout.count("report: ") == 1
     two, one = Run(tmp_path / "two"), Run(tmp_path / "one")
     assert [record["update"] for record in two.training_metrics()] == [0, 1, 2, 3, 4]
-    assert len(two.images()) == 5 * 3 * 4
+    assert len(two.images()) == 3 * 4 + 5 * (3 * 4 + 2 * 2)
     assert sfumato("train", recipe, f"run={one.path}").code == 0
     found, wanted = (load_file(run.training() / WEIGHTS_NAME) for run in (two, one))
     for name, weight in wanted.items():

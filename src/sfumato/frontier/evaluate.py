@@ -8,20 +8,19 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from sfumato.config import EvaluationConfig, Recipe
 from sfumato.frontier import measures
 from sfumato.frontier.compare import summarise
 from sfumato.frontier.drift import drift
+from sfumato.frontier.features import table_features
 from sfumato.frontier.measured import read_measured
-from sfumato.frontier.plan import REFERENCE
+from sfumato.frontier.plan import REFERENCE, plan
 from sfumato.frontier.points import OperatingPoint
 from sfumato.frontier.small_n import small_n
-from sfumato.images import load_image
-from sfumato.metrics import Extractor, FeatureCache, extract
-from sfumato.runs import Run, atomic_path, write_json
+from sfumato.metrics import Extractor
+from sfumato.runs import Run, write_json
 
 CEILING = ("precision", "recall", "density", "coverage")
 ENDS = ("base", "tuned")
@@ -41,7 +40,7 @@ def measure(
     """
     config = recipe.evaluation
     assert config is not None
-    pictures = Pictures(run, _features(run, config, extractors), extractors)
+    pictures = Pictures(run, table_features(run, plan(config, points), extractors), extractors)
     per_prompt = {point.name: _per_prompt(pictures, point.name, config) for point in _progress(points)}
     forwards = {point.name: pictures.forwards(point.name) for point in points}
     result = summarise(per_prompt, _methods(points), diversity=config.diversity, forwards=forwards)
@@ -92,19 +91,6 @@ class Pictures:
     def forwards(self, point: str) -> float:
         """Denoiser forwards per image."""
         return fmean(row["forwards"] for row in self.rows if row["point"] == point)
-
-
-def _features(run: Run, config: EvaluationConfig, extractors: Mapping[str, Extractor]) -> dict[str, torch.Tensor]:
-    """Features of all pictures in the order of the table, from the cache where they are there; kept in one file."""
-    rows, cache = run.images(), FeatureCache(run.evaluation / "features")
-    found = {}
-    for name, extractor in extractors.items():
-        files = tqdm(rows, desc=f"taking {name}", unit="image", leave=False, delay=2)
-        images = (load_image(run.evaluation / row["file"]) for row in files)
-        found[name] = extract(extractor, images, batch_size=config.batch_size, cache=cache)
-    with atomic_path(run.evaluation / "features.safetensors") as temporary:
-        save_file(found, temporary)
-    return found
 
 
 def _per_prompt(pictures: Pictures, point: str, config: EvaluationConfig) -> dict[str, list[float]]:

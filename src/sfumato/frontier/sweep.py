@@ -18,12 +18,13 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from sfumato.config import BestOfPoint, Recipe
+from sfumato.frontier.features import batch_features, cache_of
 from sfumato.frontier.plan import REFERENCE, MicroBatch, plan, to_sample, to_score
 from sfumato.frontier.points import OperatingPoint, applied
 from sfumato.frontier.provenance import Provenance
 from sfumato.frontier.table import drop_lost, file_hash, merge, rows_of
 from sfumato.images import load_image, save_png
-from sfumato.metrics import Extractor, FeatureCache, extract, mean_pairwise_distance
+from sfumato.metrics import Extractor, mean_pairwise_distance
 from sfumato.pipelines.load import process_state
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.pipelines.rollout import rollout
@@ -70,6 +71,7 @@ class Sweep:
     def __post_init__(self) -> None:
         assert self.recipe.evaluation is not None
         self.batches = plan(self.recipe.evaluation, self.points)
+        self.cache = cache_of(self.run)
 
     def prepare(self) -> list[tuple[MicroBatch, str]]:
         """Check what is on disk, and say which micro-batches are still to be sampled and why; for all processes."""
@@ -170,8 +172,7 @@ class Sweep:
 
     def _distance(self, images: torch.Tensor) -> str:
         """How far apart the images are; their features are kept for the measurements."""
-        cache = FeatureCache(self.run.evaluation / "features")
-        found = extract(self.instruments.features, images.float().cpu(), batch_size=len(images), cache=cache)
+        found = batch_features(self.instruments.features, images, self.cache)
         return f"{mean_pairwise_distance(found):.3f}" if len(found) > 1 else ""
 
 
