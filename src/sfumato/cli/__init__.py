@@ -1,6 +1,17 @@
-"""The command line: a file per group of commands, all of them registered on the application in `shared`."""
+"""The command line: a file per group of commands, all of them registered on the application in `shared`.
 
-from sfumato.cli import runs, schedules, frontier, diagnose, power, pictures, convert  # noqa: I001  their order is that of the help
+The order of the imports is that of the help.
+"""
+
+# isort: off
+from sfumato.cli import runs
+from sfumato.cli import schedules
+from sfumato.cli import frontier
+from sfumato.cli import diagnose
+from sfumato.cli import power
+from sfumato.cli import pictures
+from sfumato.cli import prompts
+from sfumato.cli import convert
 from sfumato.cli.shared import main
 
-__all__ = ["convert", "diagnose", "frontier", "main", "pictures", "power", "runs", "schedules"]
+__all__ = ["convert", "diagnose", "frontier", "main", "pictures", "power", "prompts", "runs", "schedules"]

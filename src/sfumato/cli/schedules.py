@@ -20,7 +20,8 @@ def tune_schedule(
     budget: Annotated[int, typer.Option(help="Images of the search; the held-out comparison comes on top.")] = 3000,
     images: Annotated[int, typer.Option(help="Images per prompt, with the same seeds for every schedule.")] = 8,
     prompts: Annotated[
-        Path | None, typer.Option(help="A text file with a prompt on each line. [default: 12 training prompts]")
+        str | None,
+        typer.Option(help="A set's name, a file, or hub:OWNER/NAME[:COLUMN]. [default: 12 training prompts]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the search.")] = 0,
 ) -> None:
@@ -33,7 +34,7 @@ def tune_schedule(
     from sfumato.frontier.search import Goal
 
     goal = Goal.parse(keep)
-    given = read_prompts(str(prompts)) if prompts else None
+    given = read_prompts(prompts) if prompts else None
     silence()
     from sfumato.experiment import Experiment
     from sfumato.frontier.tune import tune_run
