@@ -15,6 +15,7 @@ COMMANDS = (
     "recipes",
     "train",
     "evaluate",
+    "frontier",
     "report",
     "run",
     "demo",

@@ -39,6 +39,7 @@ KNOW_DIFFUSERS = {"pipelines", "emoji64", "analytic", "cli"}
 """The command line, to silence its messages."""
 LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli"]
 LIGHT += ["sfumato.report", "sfumato.report.build", "sfumato.frontier", "sfumato.diagnosis", "sfumato.study"]
+LIGHT += ["sfumato.paper.choice", "sfumato.paper.comparison", "sfumato.paper.figure", "sfumato.paper.tables"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "kornia"}
 
 
