@@ -1,15 +1,22 @@
 """The cache of features: content, concurrency, damage, many shards."""
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import sfumato.metrics.cache
 from sfumato.metrics import FeatureCache, extract
-from sfumato.metrics.cache import MANY
+from tests import forked
 from tests.metrics.test_features import Counting, images
+
+MANY = 8
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sfumato.metrics.cache.MANY", MANY)
 
 
 def test_the_cache_spares_known_images(tmp_path: Path) -> None:
@@ -92,28 +99,21 @@ def test_merging_keeps_what_it_could_not_read(tmp_path: Path) -> None:
     assert key in FeatureCache(tmp_path).find(Counting().fingerprint, {key})
 
 
-def fill(folder: Path, start: int, barrier: object) -> None:
+def fill(folder: str, start: int) -> None:
     """One process: rows that the other writes too, in shards of its own, read back all the time."""
-    barrier.wait()
-    cache, extractor = FeatureCache(folder), Counting()
-    some = images(3 * MANY, 4)[start:].flip(0) if start else images(3 * MANY, 4)
-    found = extract(extractor, some, batch_size=2 + start, cache=cache)
+    sfumato.metrics.cache.MANY = MANY
+    some = images(8 * MANY, 4)[start:].flip(0) if start else images(8 * MANY, 4)
+    found = extract(Counting(), some, batch_size=2 + start, cache=FeatureCache(folder))
     assert torch.equal(found, some.mean(dim=(2, 3)))
 
 
 def test_two_processes_write_and_merge_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    processes = [context.Process(target=fill, args=(tmp_path, start, barrier)) for start in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-    assert [process.exitcode for process in processes] == [0, 0]
-    extractor, every = Counting(), images(3 * MANY, 4)
-    assert torch.equal(extract(extractor, every, cache=FeatureCache(tmp_path)), every.mean(dim=(2, 3)))
+    log, folder = tmp_path / "log", tmp_path / "cache"
+    forked.finish(*(forked.start(fill, str(folder), start, log=log) for start in (0, 1)), log=log)
+    extractor, every = Counting(), images(8 * MANY, 4)
+    assert torch.equal(extract(extractor, every, cache=FeatureCache(folder)), every.mean(dim=(2, 3)))
     assert extractor.seen == 0
-    assert not list(tmp_path.rglob(".*"))
+    assert not list(folder.rglob(".*"))
 
 
 class Broken(Counting):
