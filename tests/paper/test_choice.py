@@ -118,6 +118,16 @@ def test_what_is_printed_can_be_used(name, definition, tmp_path):
         assert schedule(**words) == recipe.evaluation.points[-1].build()
 
 
+def test_the_best_of_n_is_no_point_to_export(tmp_path):
+    frontier = make_frontier()
+    frontier["points"][2]["definition"] = {"kind": "best_of", "n": 4}
+    write_run(tmp_path / "run", frontier)
+    (run,) = read_runs([tmp_path / "run"])
+    draw, entry = usage(choose(run.frontier).candidates[2], run)
+    assert draw.startswith("draw 4 images with the base model")
+    assert entry == "evaluation.points: - {kind: best_of, n: 4}"
+
+
 def test_a_definition_of_another_version_is_shown_as_it_is(tmp_path):
     frontier = make_frontier()
     frontier["points"][2]["definition"] = {"kind": "dream", "depth": 3}

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from sfumato.config import GuidancePoint, PointConfig, TunedPoint
+from sfumato.config import BestOfPoint, GuidancePoint, PointConfig, TunedPoint
 from sfumato.frontier.choice import Candidate
 from sfumato.frontier.tuned_runs import TunedRun
 
@@ -18,25 +18,35 @@ def usage(point: Candidate, run: TunedRun) -> list[str]:
     sampling = run.recipe.get("sampling") or {}
     call = {key: sampling[key] for key in ("num_inference_steps", "guidance_scale") if key in sampling}
     call |= sampling.get("arguments") or {}
-    definition, lines = point.definition, []
     try:
-        config: Any = TypeAdapter(PointConfig).validate_python(definition)
-        schedule = {"schedule": config.schedule} if isinstance(config, GuidancePoint) else {}
-        definition = {"kind": config.kind, **schedule, **config.model_dump(mode="json", exclude_defaults=True)}
-        if isinstance(config, TunedPoint) and config.guidance_scale is not None:
-            call["guidance_scale"] = config.guidance_scale
-        if isinstance(config, GuidancePoint):
-            lines.append(f"{_guided(config)} ...  # a pipeline that has the LoRA loaded")
-    except ValidationError:
-        pass  # of another version: shown as it was written
+        config: Any = TypeAdapter(PointConfig).validate_python(point.definition)
+    except ValidationError:  # of another version: shown as it was written
+        return [*_exported(point, run, call), _entry(point.definition)]
+    schedule = {"schedule": config.schedule} if isinstance(config, GuidancePoint) else {}
+    entry = _entry({"kind": config.kind, **schedule, **config.model_dump(mode="json", exclude_defaults=True)})
+    if isinstance(config, BestOfPoint):
+        return [
+            f"draw {config.n} images with the base model for each that you need, keep the one with most reward",
+            entry,
+        ]
+    if isinstance(config, TunedPoint) and config.guidance_scale is not None:
+        call["guidance_scale"] = config.guidance_scale
+    blended = isinstance(config, GuidancePoint)
+    guided = [f"{_guided(config)} ...  # a pipeline that has the LoRA loaded"] if blended else []
+    return [*_exported(point, run, call), *guided, entry]
+
+
+def _exported(point: Candidate, run: TunedRun, call: dict[str, Any]) -> list[str]:
     arguments = "".join(f", {key}={value!r}" for key, value in call.items())
-    entry = yaml.safe_dump([definition], default_flow_style=True, sort_keys=False, width=1000, allow_unicode=True)
     return [
         f"sfumato export {shlex.quote(run.path)} {shlex.quote(point.name)} --out guided",
         f'pipe = sfumato.load("guided"); pipe("a dog"{arguments})',
-        *lines,
-        f"evaluation.points: - {entry.strip()[1:-1]}",
     ]
+
+
+def _entry(definition: dict[str, Any]) -> str:
+    text = yaml.safe_dump([definition], default_flow_style=True, sort_keys=False, width=1000, allow_unicode=True)
+    return f"evaluation.points: - {text.strip()[1:-1]}"
 
 
 def _guided(config: GuidancePoint) -> str:
