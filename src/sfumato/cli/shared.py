@@ -64,7 +64,7 @@ def silence() -> None:
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 the work failed, 2 wrong usage, 3 `--fail-on`, 130 interrupted."""
     try:
         app()
     except SystemExit as stop:

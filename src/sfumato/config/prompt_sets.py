@@ -100,13 +100,12 @@ def read_hub(dataset: str, config: str | None, split: str | None, column: str | 
     return _download(dataset, wanted, column, PARQUET)
 
 
-def _choose(kind: str, wanted: str | None, found: list[str], dataset: str, usual: str | None = None) -> str:
+def _choose(kind: str, asked: str | None, found: list[str], dataset: str, usual: str | None = None) -> str:
     names = list(dict.fromkeys(found))
-    if wanted is None and (len(names) == 1 or usual in names):
-        return usual if usual in names and usual is not None else names[0]
-    if wanted in names and wanted is not None:
-        return wanted
-    problem = f"has several {kind}s: say which one" if wanted is None else f"has no {kind} {wanted!r}: choose one"
+    chosen = asked or (names[0] if len(names) == 1 else usual)
+    if chosen in names:
+        return chosen
+    problem = f"has no {kind} {asked!r}: choose one" if asked else f"has several {kind}s: say which one"
     raise ValueError(f"data set {dataset} {problem} of {', '.join(names)}")
 
 
