@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 WIDTHS = {1: 3.25, 2: 6.75}
 """Inches, by columns of a paper."""
 INK, GRID = "#26221d", "#e4dccf"
-COLOURS = ("#1f6f94", "#c46f1c", "#7a559f", "#45803f", "#b8435c", "#82751f", "#546478", "#8c4a2f")
+COLOURS = ("#1f6f94", "#c46f1c", "#7a559f", "#45803f", "#b8435c", "#82751f", "#546478", "#8c4a2f", "#1f8a80")
 """The report's palette on light ground."""
 BAR = ((-1.0, -0.6), (1.0, -0.6), (1.0, 0.6), (-1.0, 0.6))
-MARKS: tuple[Any, ...] = ("D", "s", "^", "v", "P", "p", "h", BAR)
+MARKS: tuple[Any, ...] = ("D", "s", "^", "v", "P", "p", "h", BAR, "*")
 """The report's marks."""
-SIZES = {"D": 4.4, "s": 4.8, "P": 6.0, BAR: 6.4}
+SIZES = {"D": 4.4, "s": 4.8, "P": 6.0, BAR: 6.4, "*": 7.5}
 SMALL: dict[str, Any] = {"fontsize": 6, "va": "bottom", "linespacing": 0.95, "zorder": 4}
 FAR = 11.0
 """Points from a mark to its label from which on a line joins them."""

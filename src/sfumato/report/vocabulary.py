@@ -116,6 +116,7 @@ METHODS = (
     "annealed weights",
     "switch",
     "constant blend",
+    "best of n",
 )
 
 # Marks as SVG paths around the origin, equal in area by eye.
@@ -129,6 +130,7 @@ SHAPES = (
     "M0-5.8L5.6-1.7L3.5 4.8H-3.5L-5.6-1.7Z",
     "M-3-5.4H3L6 0L3 5.4H-3L-6 0Z",
     "M-6-3.6H6V3.6H-6Z",
+    "M0-6.8L1.8-2.4L6.5-2.1L2.9 0.9L4 5.5L0 3L-4 5.5L-2.9 0.9L-6.5-2.1L-1.8-2.4Z",
 )
 
 
@@ -160,7 +162,7 @@ def floor(key: str) -> float:
 
 
 def styles(methods: list[str]) -> dict[str, str]:
-    """A style class for every method: "base", "tuned", or "m0" to "m7".
+    """A style class for every method: "base", "tuned", or "m0" to "m8".
 
     The methods that sfumato ships look the same in every report, others take what is free.
     """
