@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 
@@ -25,8 +27,8 @@ def as_features(features: torch.Tensor, name: str = "features", at_least: int = 
         raise ValueError(f"{name} must be real numbers, not {features.dtype}")
     if len(features) < at_least:
         raise ValueError(f"{name} have {len(features)} rows, this metric needs at least {at_least}")
-    bad = ~torch.isfinite(features).all(dim=1)
-    if bad.any():
+    if not all(math.isfinite(value) for value in features.aminmax()):  # both are NaN if any value is
+        bad = ~torch.isfinite(features).all(dim=1)
         first = int(bad.nonzero()[0])
         raise ValueError(f"{name} hold NaN or infinity in {int(bad.sum())} of {len(bad)} rows, first in row {first}")
     if features.device.type == "mps":

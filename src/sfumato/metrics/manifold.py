@@ -36,8 +36,8 @@ def prdc(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> PRDC:
         ValueError: bad features, or `k` not between 1 and both N - 1 and M - 1.
     """
     real, fake = as_feature_pair(real, fake)
-    real_radii, fake_radii = _radii(real, k, "real"), _radii(fake, k, "fake")
     screen = Screen(real, fake)
+    real_radii, fake_radii = _radii(screen.of_x(), k, "real"), _radii(screen.of_y(), k, "fake")
     balls = 0
     precise, recalled, covered = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for x in (fake, real, real))
     for rows, columns in square_blocks(screen.x, screen.y):
@@ -98,27 +98,29 @@ def coverage(real: torch.Tensor, fake: torch.Tensor, k: int = 5) -> float:
         ValueError: bad features, or `k` not between 1 and N - 1.
     """
     real, fake = as_feature_pair(real, fake)
-    radii = _radii(real, k, "real")
-    return _share(neighbours_by(Screen(real, fake), 1).distances[:, 0] <= radii)
+    screen = Screen(real, fake)
+    radii = _radii(screen.of_x(), k, "real")
+    return _share(neighbours_by(screen, 1).distances[:, 0] <= radii)
 
 
 def _balls_around(points: torch.Tensor, centres: torch.Tensor, k: int, name: str) -> torch.Tensor:
     """In how many of the centres' balls each point is: (N,), int64."""
-    radii = _radii(centres, k, name)
     screen = Screen(points, centres)
+    radii = _radii(screen.of_y(), k, name)
     count = torch.zeros(len(points), dtype=torch.int64, device=points.device)
     for rows, columns in square_blocks(screen.x, screen.y):
         count[rows] += screen.within(rows, columns, screen.lower(rows, columns), radii[None, columns]).sum(dim=1)
     return count
 
 
-def _radii(x: torch.Tensor, k: int, name: str) -> torch.Tensor:
-    """Distance (N,) of each row of `x` to its k-th nearest other row."""
-    if not 1 <= k < len(x):
+def _radii(screen: Screen, k: int, name: str) -> torch.Tensor:
+    """Distance (N,) of each row of a set to its k-th nearest other row."""
+    size = len(screen.x)
+    if not 1 <= k < size:
         raise ValueError(
-            f"k={k} with {len(x)} {name} samples: k must be at least 1, and k nearest neighbours need k + 1 samples"
+            f"k={k} with {size} {name} samples: k must be at least 1, and k nearest neighbours need k + 1 samples"
         )
-    return neighbours_by(Screen(x, x), k, only_last=True).distances[:, -1]
+    return neighbours_by(screen, k, only_last=True).distances[:, -1]
 
 
 def _share(hits: torch.Tensor) -> float:

@@ -18,6 +18,7 @@ products in less (`torch.set_float32_matmul_precision`); elsewhere, as on a GPU 
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import torch
 
@@ -37,7 +38,7 @@ class Screen:
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor) -> None:
         self.x, self.y = x, y
-        largest = max(float(part.abs().max()) for row in (x, y) for part in (row.amin(), row.amax()))
+        largest = max(abs(float(value)) for part in (x, y) for value in part.aminmax())
         self.scale = 2.0 ** -min(max(math.frexp(largest)[1], -1000), 1022)
         middle = (x.mean(dim=0) / 2 + y.mean(dim=0) / 2) * self.scale
         self.centre = torch.nan_to_num(middle, 0, 0, 0)
@@ -51,11 +52,23 @@ class Screen:
         rounded, norms = torch.empty_like(x, dtype=self.dtype), x.new_empty(len(x))
         for part in slices(len(x), max(1, distances.BLOCK // x.shape[1])):
             centred = self._centred(x[part])
-            rounded[part], norms[part] = centred, centred.square().sum(dim=1)
+            rounded[part], norms[part] = centred, torch.linalg.vector_norm(centred, dim=1).square()
         return rounded, norms
 
     def _centred(self, x: torch.Tensor) -> torch.Tensor:
-        return x * self.scale - self.centre
+        return torch.add(-self.centre, x, alpha=self.scale)
+
+    def of_x(self) -> Screen:
+        """The screen of the distances within `x`, prepared already."""
+        one = copy(self)
+        one.y, one._rounded_y, one.y_norms = self.x, self._rounded_x, self.x_norms
+        return one
+
+    def of_y(self) -> Screen:
+        """The screen of the distances within `y`, prepared already."""
+        one = copy(self)
+        one.x, one._rounded_x, one.x_norms = self.y, self._rounded_y, self.y_norms
+        return one
 
     def epsilon(self, dtype: torch.dtype) -> float:
         """e of the bound, for a product in this precision."""
