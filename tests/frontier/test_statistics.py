@@ -56,7 +56,7 @@ def test_with_few_prompts_only_the_expanded_interval_covers_what_it_says() -> No
 
 def test_expanding_is_that_of_students_t() -> None:
     symmetric = np.concatenate([SKEWED, -SKEWED])  # neither bias nor acceleration to speak of
-    found = bootstrap(symmetric, repetitions=50_000)
+    found = bootstrap(symmetric, repetitions=20_000)
     expected = scipy.stats.t.ppf(0.975, 45) * symmetric.std(ddof=1) / np.sqrt(46)
     assert (found.low, found.high) == pytest.approx((-expected, expected), rel=0.03)
 
