@@ -1,6 +1,6 @@
 """The tables in docs/statistics.md: what the measures, intervals and plans say when samples or prompts are few.
 
-Run: python benchmarks/small_samples.py [TABLE ...] (all of them: about five minutes on an idle core)
+Run: python benchmarks/small_samples.py [TABLE ...] (all of them take several minutes)
 """
 
 import sys
