@@ -34,7 +34,8 @@ def test_a_run_prints_the_result_and_shows_only_progress(finished):
     assert set(shown) == {"training tuned", "sampling"}, err
     run = Run(folder)
     assert [record["update"] for record in run.training_metrics()] == [0, 1, 2, 3, 4]
-    assert [point["name"] for point in run.frontier()["points"]] == ["base", "tuned", "tuned-2", "aig-power-2", "best-of-2"]
+    names = [point["name"] for point in run.frontier()["points"]]
+    assert names == ["base", "tuned", "tuned-2", "aig-power-2", "best-of-2"]
 
 
 def test_a_run_is_not_done_again(run, sfumato):
