@@ -130,7 +130,7 @@ def made_up(repetitions: int = 400) -> None:
         print(f"{name} | " + " | ".join(f"{f['any']:.3f}, {f['hacked']:.3f}" for f in found), flush=True)
     print("hack | its alarm, its alarm or warning, not sound")
     for name, (model, sign) in HACKS.items():
-        found = [rates(lambda s, m=m, n=n, model=model: trial(model, m, n, s), repetitions // 4) for m, n in sizes]
+        found = [rates(lambda s, m=m, n=n, model=model: trial(model, m, n, s), repetitions // 10) for m, n in sizes]
         cells = [
             f"{f[f'{sign} alarm']:.2f}, {f[f'{sign} alarm'] + f[f'{sign} warn']:.2f}, {1 - f['sound']:.2f}"
             for f in found
@@ -164,7 +164,7 @@ def _falls(values: np.ndarray) -> bool:
     return judge_curve(records, "gold")["level"] != "ok"
 
 
-def real(run: Run, repetitions: int = 400) -> None:
+def real(run: Run, repetitions: int = 200) -> None:
     """A run's base against itself: its images and the reference's, divided at random into three."""
     table = Table(run)
     base, _, again = table.compared(table.points[0])
