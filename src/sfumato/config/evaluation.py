@@ -29,7 +29,7 @@ def _names(values: dict[str, object]) -> dict[str, object]:
 class EvaluationConfig(Strict):
     """What is sampled and measured after training."""
 
-    prompts: Prompts = Field(description="prompts, or a text file with one on each line")
+    prompts: Prompts = Field(description="prompts, a file of them, or a set: docs/prompts.md")
     images_per_prompt: int = Field(12, ge=2, description="for every point, with the same seeds")
     batch_size: int = Field(12, ge=1, description="images at a time")
     seed: int = Field(1_000_000, ge=0, description="first of the evaluated seeds; the reference uses others")

@@ -33,7 +33,7 @@ class Recipe(Strict):
     pipeline: PipelineConfig = Field(PipelineConfig(), description="the model")
     sampling: SamplingConfig = Field(SamplingConfig(), description="how it samples")
     reward: RewardSection = Field(description="what is maximised: a name, or its options, or a list to be added up")
-    prompts: Prompts = Field(description="training prompts, or a text file with one on each line")
+    prompts: Prompts = Field(description="training prompts, a file of them, or a set: docs/prompts.md")
     training: TrainingConfig = Field(TrainingConfig(), description="the training, which is called `tuned`")
     variants: dict[str, dict[str, Any]] = Field({}, description="further trainings: name -> changes to `training`")
     evaluation: EvaluationConfig | None = Field(None, description="what is measured; null for training only")
