@@ -145,7 +145,12 @@ def test_an_unknown_key_in_a_variant_is_named():
         ({"unrelated": ["x"]}, "unrelated: intervals over prompts need at least 2"),
         ({"unrelated": ["x", "a"]}, "listed twice: a"),
         ({"rewards": {"gold": "colourfulness"}}, "'gold' cannot be a name here"),
+        ({"rewards": {"vendi": "colourfulness"}}, "'vendi' cannot be a name here"),
+        ({"rewards": {"style_entropy": "colourfulness"}}, "'style_entropy' cannot be a name here"),
         ({"further_features": {"two words": "judge"}}, "'two words' cannot be a name here"),
+        ({"further_features": {"corrected": "judge"}}, "'corrected' cannot be a name here"),
+        ({"seed": 1_999_980}, "the monitor's or a search's"),
+        ({"seed": 2**32}, "less than or equal to 2147483648"),
         ({"points": [{"kind": "base"}]}, "evaluation.points"),
         ({"points": [*POINTS, {"kind": "lora"}]}, "'lora_scale'"),
         ({"points": [*POINTS, {"kind": "lora_scale"}]}, "scale' is missing"),
@@ -174,6 +179,12 @@ def test_checkpoints_that_will_be_there_can_be_points():
 def test_saves_is_true_at_every_nth_update_and_the_last(steps, every, update):
     saved = {number for number in range(1, steps + 1) if number % every == 0} | {steps}
     assert TrainingConfig(steps=steps, checkpoint_every=every).saves(update) == (update in saved)
+
+
+def test_drift_is_not_looked_for_where_the_model_was_tuned():
+    assert "'a' is a training prompt" in refusal(
+        {**evaluated(unrelated=["a", "x"], prompts=["b", "c", "d"]), "prompts": ["a"]}
+    )
 
 
 def test_the_documentation_has_every_key():

@@ -139,7 +139,7 @@ class Experiment:
     def _harmless_changes(self) -> list[str]:
         """Keys that may change in a run that has begun: what is done stays right, at most something is added."""
         run = Run(self.recipe.folder)
-        keys = ["description", *(f"variants.{name}" for name in self.recipe.variants)]
+        keys = ["description", *(f"variants.{name}" for name in self.recipe.variants if not run.has_training(name))]
         keys += [f"evaluation.{name}" for name in ("points", "diversity", "neighbours")]
         before = (run.recipe.get("evaluation") or {}) if run.recipe_path.exists() else {}
         for section in ("rewards", "further_features", "unrelated"):
@@ -180,6 +180,9 @@ class Experiment:
                 f"evaluation.features: {config.features} gives distances only, no Vendi score or recall: name it in "
                 "evaluation.further_features, and take another one here"
             )
+        name = config.diversity.removeprefix("vendi_")
+        if name in self.extractors and self.extractors[name].distance != "cosine":
+            raise ValueError(f"evaluation.diversity: {specs[name]} gives distances only: take distance_{name}")
         if isinstance(main, JudgeFeatures):
             self.labels = main.judge.labels
 

@@ -25,11 +25,12 @@ Only this folder passes between the half that computes and the half that people 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import uuid
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -197,6 +198,10 @@ class Run:
     def training(self, name: str = "tuned") -> Path:
         return self.path / "training" / name
 
+    def has_training(self, name: str) -> bool:
+        """Whether a training has begun to leave results."""
+        return any(self.training(name).glob("checkpoint-*"))
+
     def training_metrics(self, name: str = "tuned") -> list[dict[str, Any]]:
         return read_jsonl(self.training(name) / "metrics.jsonl")
 
@@ -217,15 +222,34 @@ class Run:
             name: "features", in which diversity is measured, or the name of one of the recipe's `further_features`.
 
         Raises:
-            FileNotFoundError: the run was not evaluated yet, or by a version that kept no features.
+            FileNotFoundError: the run was not evaluated yet, or its pictures have changed since.
             KeyError: there are no features of that name.
         """
-        from safetensors.numpy import load_file
+        from safetensors import safe_open
 
         path = self.evaluation / "features.safetensors"
         if not path.exists():
             raise FileNotFoundError(f"{self.path} has no features yet: run `sfumato evaluate {self.path}` first")
-        return load_file(path)[name]
+        with safe_open(path, framework="np") as file:
+            if (file.metadata() or {}).get("table") != self._table_hash():
+                raise FileNotFoundError(
+                    f"the features of {self.path} are those of other pictures: run `sfumato evaluate {self.path}` again"
+                )
+            if name not in file.keys():  # noqa: SIM118  it is no mapping
+                raise KeyError(name)
+            return file.get_tensor(name)
+
+    def write_features(self, features: Mapping[str, NDArray[np.float32]]) -> None:
+        """Keep features (N, D) by name, rows in the order of `images()`; they hold for just these pictures."""
+        from safetensors.numpy import save_file
+
+        with atomic_path(self.evaluation / "features.safetensors") as temporary:
+            save_file(dict(features), temporary, metadata={"table": self._table_hash()})
+
+    def _table_hash(self) -> str:
+        """Names the evaluated pictures and their order."""
+        keys = [[row.get(key) for key in ("point", "prompt", "seed", "sha256")] for row in self.images()]
+        return hashlib.sha256(json.dumps(keys).encode()).hexdigest()
 
     def frontier(self) -> dict[str, Any]:
         """The measured operating points.

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.numpy import save_file
 
 from sfumato.runs import Run, append_jsonl, write_json
 
@@ -91,7 +90,7 @@ def make_run(
                 rows.append(features(pixels))
     append_jsonl(run.evaluation / "images.jsonl", records)
     if with_features:
-        save_file({"features": np.stack(rows)}, run.evaluation / "features.safetensors")
+        run.write_features({"features": np.stack(rows)})
     write_json(run.evaluation / "frontier.json", {"points": [{"name": "tuned", "label": "tuned"}]})
     return run
 

@@ -2,7 +2,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from sfumato.frontier.measured import read_measured
 from sfumato.metrics import recall, vendi_score
@@ -29,7 +28,7 @@ def make_run(folder: Path, points: tuple[str, ...] = ("reference", "base", "tune
                     features.append(np.ones(4) + (0.02 if point == "tuned" else 1.0) * random.normal(size=4))
     write_jsonl(run.evaluation / "images.jsonl", rows)
     found = {"features": np.array(features, dtype=np.float32)}
-    save_file(found | {"clip": found["features"][:, :2].copy()}, run.evaluation / "features.safetensors")
+    run.write_features(found | {"clip": found["features"][:, :2].copy()})
     return run
 
 

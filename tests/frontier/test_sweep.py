@@ -11,6 +11,7 @@ from sfumato.config import load_recipe
 from sfumato.experiment import Experiment
 from sfumato.frontier.plan import plan, to_sample
 from sfumato.frontier.points import operating_points
+from sfumato.frontier.sweep import Sweep
 from sfumato.frontier.table import file_hash, rows_of
 from sfumato.images import grid, load_image, save_png
 from sfumato.rewards import build_reward, score
@@ -184,21 +185,50 @@ def test_two_processes_give_the_table_of_one(run, tmp_path):
     records = read_jsonl(run.evaluation / "sweep.jsonl")
     assert {record["process"] for record in records} == {0, 1}
     gone = {(row["point"], row["prompt"], row["seed"]) for row in rows[::5]}
+    assert {record["why"] for record in records} == {"missing"}
     done = [{(r["point"], r["prompt"], seed) for seed in r["seeds"]} for r in records]
     assert all(batch & gone for batch in done) and gone <= set.union(*done)
     assert len(done) == len({(r["point"], r["prompt"], *r["seeds"]) for r in records})
     assert log.read_text().count("operating point") == 1
 
 
-def test_new_weights_make_a_points_pictures_stale(run, experiment):
+def test_a_sweep_that_is_killed_before_it_samples_still_knows_what_was_lost(run, experiment):
+    before = table(run)
+    lost = [row for row in run.images() if row["point"] == "tuned"][:2]
+    (run.evaluation / lost[0]["file"]).unlink()
+    (run.evaluation / lost[1]["file"]).write_bytes(b"")
+    (run.evaluation / "sweep.jsonl").unlink()
+    for _ in range(2):
+        sweep = Sweep(run, experiment.recipe, operating_points(experiment.recipe), experiment._instruments())
+        ((batch, why),) = sweep.prepare()
+        assert batch.point == "tuned" and why == "missing"
+    experiment.evaluate()
+    assert [each[3] for each in sampled(run)] == ["missing"]
+    assert table(run) == before
+    assert not (run.evaluation / "lost.json").exists()
+
+
+def test_features_of_other_pictures_are_refused(run):
+    features, rows = run.features(), run.images()
+    assert len(features) == len(rows)
+    write_jsonl(run.evaluation / "images.jsonl", rows[::-1])
+    with pytest.raises(FileNotFoundError, match="those of other pictures: run `sfumato evaluate"):
+        run.features()
+    with pytest.raises(KeyError, match="nonesuch"):
+        write_jsonl(run.evaluation / "images.jsonl", rows)
+        run.features("nonesuch")
+
+
+@pytest.mark.parametrize(("key", "reason"), [("lora", "new weights"), ("definition", "new definition")])
+def test_new_weights_make_a_points_pictures_stale(run, experiment, key, reason):
     before = table(run)
     known = read_json(run.evaluation / "points.json")
-    known["points"]["tuned-2"]["lora"] = "of another training"
+    known["points"]["tuned-2"][key] = "another"
     write_text(run.evaluation / "points.json", json.dumps(known))
     (run.evaluation / "sweep.jsonl").unlink()
     experiment.evaluate()
     assert {each[0] for each in sampled(run)} == {"tuned-2"}
-    assert {each[3] for each in sampled(run)} == {"new weights"}
+    assert {each[3] for each in sampled(run)} == {reason}
     assert table(run) == before
 
 

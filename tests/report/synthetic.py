@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 from PIL import Image, ImageDraw
-from safetensors.numpy import save_file
 
 from sfumato.runs import Run, append_jsonl, write_json
 
@@ -166,7 +165,7 @@ def _images(run: Run, prompts: list[str], seeds: list[int], draw: Draw, points: 
                     }
                 )
     append_jsonl(run.evaluation / "images.jsonl", records)
-    save_file({"features": features(records)}, run.evaluation / "features.safetensors")
+    run.write_features({"features": features(records)})
 
 
 def features(records: list[dict[str, Any]]) -> np.ndarray:

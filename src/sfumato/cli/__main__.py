@@ -1,4 +1,4 @@
-"""`accelerate launch -m sfumato.cli ...`"""
+"""`accelerate launch -m sfumato.cli ...`, `torchrun -m sfumato.cli ...`"""
 
 from sfumato.cli import main
 

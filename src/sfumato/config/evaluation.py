@@ -16,12 +16,19 @@ from sfumato.config.strict import Strict
 DIVERSITY = ("vendi", "vendi_corrected", "distance", "recall", "coverage", "style_entropy", "subcategory_entropy")
 MOST_CORRECTED = 64
 """Images per prompt up to which the Vendi score is corrected for their number: that decomposes N matrices."""
-RESERVED = {"reward", "gold", "features"}
+RESERVED = {"reward", "gold", "features", "vendi", "distance", "precision", "recall", "density", "coverage", "spectral"}
+RESERVED |= {"fid", "kid", "cmmd", "tce", "forwards", "images", "corrected", "to_base"}
+"""Names of figures, or what would make one of `vendi_NAME` or `distance_NAME`."""
+TAKEN = re.compile(r"(vendi|distance)_.*|.*_(entropy|coverage)")
+SEEDS_FROM, SEEDS_TO = 2_000_000, 4_000_000
+"""Seeds of the monitor and of searches for a schedule."""
+LARGEST_SEED = 2**31
+"""Leaves room for the candidates of best-of-n below 2**32, where torch's generators stop telling seeds apart."""
 
 
 def _names(values: dict[str, object]) -> dict[str, object]:
     for name in values:
-        if name in RESERVED or not re.fullmatch(r"[A-Za-z]\w*", name):
+        if name in RESERVED or TAKEN.fullmatch(name) or not re.fullmatch(r"[A-Za-z]\w*", name):
             raise ValueError(f"{name!r} cannot be a name here: it is taken, or has other signs than letters and digits")
     return values
 
@@ -32,7 +39,9 @@ class EvaluationConfig(Strict):
     prompts: Prompts = Field(description="prompts, a file of them, or a set: docs/prompts.md")
     images_per_prompt: int = Field(12, ge=2, description="for every point, with the same seeds")
     batch_size: int = Field(12, ge=1, description="images at a time")
-    seed: int = Field(1_000_000, ge=0, description="first of the evaluated seeds; the reference uses others")
+    seed: int = Field(
+        1_000_000, ge=0, le=LARGEST_SEED, description="first of the evaluated seeds; the reference's follow"
+    )
     features: str = Field("judge", description="what diversity is measured in: 'judge' (bundled) or docs/features.md")
     further_features: Annotated[dict[str, str], AfterValidator(_names)] = Field(
         {}, description="name -> other features in which Vendi score and distance are measured too"
@@ -73,6 +82,11 @@ class EvaluationConfig(Strict):
             raise ValueError(f"vendi_corrected is for up to {MOST_CORRECTED} images per prompt: set diversity: vendi")
         if self.diversity.endswith("_entropy") and self.features != "judge":
             raise ValueError(f"diversity: {self.diversity} is counted by the judge: set features: judge")
+        if self.seed < SEEDS_TO and self.seed + 2 * max(self.images_per_prompt, self.unrelated_images) > SEEDS_FROM:
+            raise ValueError(
+                f"seed: {self.seed} and those after it are the monitor's or a search's: keep below {SEEDS_FROM:,} or "
+                f"take {SEEDS_TO:,} or more"
+            )
         if self.unrelated is not None:
             _refuse_twins([*self.prompts, *self.unrelated])
             if len(self.unrelated) < 2:

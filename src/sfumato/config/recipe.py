@@ -43,6 +43,9 @@ class Recipe(Strict):
         for name in self.variants:
             if name in ("base", "tuned", "reference") or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
                 raise ValueError(f"a variant cannot be named {name!r}: it is taken, or unfit for a folder's name")
+        tuned_on = set(self.prompts) & set((self.evaluation and self.evaluation.unrelated) or [])
+        if tuned_on:
+            raise ValueError(f"evaluation.unrelated: {min(tuned_on)!r} is a training prompt, so no drift shows on it")
         known = self.trainings
         for point in self.evaluation.points if self.evaluation else []:
             if not isinstance(point, TunedPoint):

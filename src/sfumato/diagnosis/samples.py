@@ -70,7 +70,7 @@ class Table:
         if not kept:
             raise ValueError(f"{run.path} has no evaluated images: run `sfumato evaluate {run.path}` first")
         self.rows = [records[i] for i in kept]
-        self.features = _features(run, kept, len(records))
+        self.features = _features(run, kept)
         self.pixels = read_statistics(run.evaluation, self.rows)
         self._cells: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
         for place, row in enumerate(self.rows):
@@ -129,13 +129,11 @@ class Table:
         )
 
 
-def _features(run: Run, kept: list[int], total: int) -> Array | None:
-    """The features of the kept rows; None if there are none, or not one per row."""
+def _features(run: Run, kept: list[int]) -> Array | None:
+    """The features of the kept rows; None if there are none of these pictures."""
     try:
         features = run.features()
     except (FileNotFoundError, KeyError):
-        return None
-    if len(features) != total:
         return None
     if not np.isfinite(features).all():
         raise ValueError(f"the features of {run.path} hold NaN or infinity: run `sfumato evaluate {run.path}` again")

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tqdm.auto import tqdm
 
 from sfumato.frontier.plan import MicroBatch
 from sfumato.images import load_image
 from sfumato.metrics import Extractor, FeatureCache, extract
 from sfumato.metrics.features import image_hash
-from sfumato.runs import Run, atomic_path
+from sfumato.runs import Run
 
 
 def batch_features(extractor: Extractor, images: torch.Tensor, cache: FeatureCache) -> torch.Tensor:
@@ -53,8 +52,7 @@ def table_features(
                 found[name].append(batch_features(extractor, images, cache))
             bar.update(len(group))
     features = {name: torch.cat(parts) for name, parts in found.items()}
-    with atomic_path(run.evaluation / "features.safetensors") as temporary:
-        save_file(features, temporary)
+    run.write_features({name: rows.numpy() for name, rows in features.items()})
     return features
 
 

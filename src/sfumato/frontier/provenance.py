@@ -19,6 +19,8 @@ from sfumato.frontier.table import file_hash
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run, read_json, versions, write_json
 
+REASONS = {"lora": "new weights", "definition": "new definition"}
+
 
 class Provenance:
     """What `points.json` says and should say.
@@ -35,10 +37,14 @@ class Provenance:
         self.known: dict[str, Any] = read_json(self.path) if self.path.exists() else {"points": {}, "environments": []}
         self.points = {point.name: _describe(point, run) for point in [REFERENCE, *points]}
 
-    def stale(self) -> list[str]:
-        """Points whose weights are not those that their pictures were made with."""
-        known = self.known["points"]
-        return [name for name, entry in self.points.items() if name in known and known[name]["lora"] != entry["lora"]]
+    def stale(self) -> dict[str, str]:
+        """Points whose weights or definition are not those that their pictures were made with, and which of them."""
+        known = {name: entry for name, entry in self.known["points"].items() if name in self.points}
+        changed = {
+            name: [key for key in ("lora", "definition") if entry[key] != self.points[name][key]]
+            for name, entry in known.items()
+        }
+        return {name: REASONS[keys[0]] for name, keys in changed.items() if keys}
 
     def write(self, pipe: Any) -> None:
         """Write it, with the environment that now samples if it is another one than before; says so then."""

@@ -1,13 +1,14 @@
 """Sample every operating point on the same prompts and seeds, score the pictures, and keep both on disk.
 
-All processes of an `accelerate launch` take part. What is on disk and sound is never done again: a sweep that was
-killed, lost pictures or got new points or rewards does what is missing, and its table is the same byte for byte.
+All processes of an `accelerate launch` or torchrun take part. What is on disk and sound is never done again: a sweep
+that was killed, lost pictures or got new points or rewards does what is missing, and its table is the same byte for
+byte.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
@@ -22,7 +23,7 @@ from sfumato.frontier.features import batch_features, cache_of
 from sfumato.frontier.plan import REFERENCE, MicroBatch, plan, to_sample, to_score
 from sfumato.frontier.points import OperatingPoint, applied
 from sfumato.frontier.provenance import Provenance
-from sfumato.frontier.table import drop_lost, file_hash, merge, rows_of
+from sfumato.frontier.table import drop_lost, file_hash, merge, rows_of, why_lost
 from sfumato.images import load_image, save_png
 from sfumato.metrics import Extractor, mean_pairwise_distance
 from sfumato.pipelines.load import process_state
@@ -76,11 +77,10 @@ class Sweep:
     def prepare(self) -> list[tuple[MicroBatch, str]]:
         """Check what is on disk, and say which micro-batches are still to be sampled and why; for all processes."""
         provenance = Provenance(self.run, self.recipe, self.points)
-        lost: dict[str, str] = {}
         if self.state.is_main_process:
-            lost = drop_lost(self.run, self.batches, provenance.stale())
+            drop_lost(self.run, self.batches, provenance.stale())
         self.state.wait_for_everyone()
-        left = to_sample(self.batches, rows_of(self.run))
+        left, lost = to_sample(self.batches, rows_of(self.run)), why_lost(self.run)
         self.state.wait_for_everyone()
         return [(batch, next((lost[file] for file in batch.files if file in lost), "new")) for batch in left]
 
@@ -108,19 +108,20 @@ class Sweep:
 
     def score_missing(self) -> None:
         """Score, from the pictures on disk, what rewards that were added later have not seen."""
-        left = to_score(self.batches, rows_of(self.run), self.instruments.rewards)
+        rows = rows_of(self.run)
+        left = to_score(self.batches, rows, self.instruments.rewards)
         self.state.wait_for_everyone()
         if not left:
             return
-        rows = rows_of(self.run)
         own = left[self.state.process_index :: self.state.num_processes]
         with self._bar(sum(len(batch.seeds) for batch in own), "scoring") as bar:
             for batch in own:
                 images = torch.stack([load_image(self.run.evaluation / file) for file in batch.files])
-                scores = self._scores(images, batch.prompt)
                 found = [rows[image] for image in batch.images]
+                known = set.intersection(*(set(row["scores"]) for row in found))
+                scores = self._scores(images, batch.prompt, known)
                 new = [
-                    row | {"scores": {name: values[i] for name, values in scores.items()}}
+                    row | {"scores": row["scores"] | {name: values[i] for name, values in scores.items()}}
                     for i, row in enumerate(found)
                 ]
                 append_jsonl(self._part("rows"), new)
@@ -165,10 +166,12 @@ class Sweep:
         bar.set_postfix(point=point.label, reward=reward, distance=self._distance(drawn.images))
         bar.update(len(rows))
 
-    def _scores(self, images: torch.Tensor, prompt: str) -> dict[str, list[float]]:
+    def _scores(self, images: torch.Tensor, prompt: str, known: Collection[str] = ()) -> dict[str, list[float]]:
+        """Scores by each reward that is not known yet."""
         prompts = [prompt] * len(images)
+        asked = {name: reward for name, reward in self.instruments.rewards.items() if name not in known}
         with torch.no_grad():
-            return {n: score(reward, images, prompts).tolist() for n, reward in self.instruments.rewards.items()}
+            return {name: score(reward, images, prompts).tolist() for name, reward in asked.items()}
 
     def _distance(self, images: torch.Tensor) -> str:
         """How far apart the images are; their features are kept for the measurements."""

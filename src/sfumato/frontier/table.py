@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from sfumato.frontier.plan import MicroBatch, Rows
-from sfumato.runs import Run, read_jsonl, write_jsonl
+from sfumato.runs import Run, read_json, read_jsonl, write_json, write_jsonl
+
+LOST = "lost.json"
 
 
 def rows_of(run: Run) -> Rows:
@@ -27,15 +29,15 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def drop_lost(run: Run, batches: Sequence[MicroBatch], stale: Collection[str] = ()) -> dict[str, str]:
+def drop_lost(run: Run, batches: Sequence[MicroBatch], stale: Mapping[str, str]) -> None:
     """Bring the table in order and remove the records whose picture is gone or damaged, and those of stale points.
+
+    Why each was lost ("missing", "damaged", or why its point is stale) stands in `lost.json` before the records go,
+    until the pictures are there again: a sweep that is killed meanwhile still knows.
 
     Args:
         batches: the plan.
-        stale: points whose weights have changed since.
-
-    Returns:
-        Why each file was lost, "missing", "damaged" or "new weights", by its path in the evaluation's folder.
+        stale: point -> why none of its pictures counts any more.
     """
     merge(run, batches)
     for unfinished in run.evaluation.glob("images/*/.*.png"):  # of a process that was killed
@@ -44,14 +46,20 @@ def drop_lost(run: Run, batches: Sequence[MicroBatch], stale: Collection[str] = 
     for row in tqdm(rows, desc="checking pictures", unit="image", leave=False, delay=2):
         path = run.evaluation / row["file"]
         if row["point"] in stale:
-            lost[row["file"]] = "new weights"
+            lost[row["file"]] = stale[row["point"]]
         elif not path.exists():
             lost[row["file"]] = "missing"
         elif "sha256" in row and file_hash(path) != row["sha256"]:
             lost[row["file"]] = "damaged"
     if lost:
+        write_json(run.evaluation / LOST, why_lost(run) | lost)
         write_jsonl(run.evaluation / "images.jsonl", [row for row in rows if row["file"] not in lost])
-    return lost
+
+
+def why_lost(run: Run) -> dict[str, str]:
+    """Why pictures that once were there have to be made again, by their path in the evaluation's folder."""
+    path = run.evaluation / LOST
+    return read_json(path) if path.exists() else {}
 
 
 def merge(run: Run, batches: Sequence[MicroBatch]) -> None:
@@ -73,3 +81,6 @@ def merge(run: Run, batches: Sequence[MicroBatch]) -> None:
         write_jsonl(folder / "sweep.jsonl", sorted(records, key=lambda record: record["time"]))
     for part in [*folder.glob("rows-*.jsonl"), *logs]:
         part.unlink()
+    there = {row["file"] for row in ordered}
+    if (folder / LOST).exists() and there.issuperset(why_lost(run)):
+        (folder / LOST).unlink()

@@ -114,7 +114,7 @@ def _repeats(run: Run, records: list[dict[str, Any]], strips: images.Strips, poi
         features = run.features()
     except FileNotFoundError:
         return {}
-    return finite(find_repeats(records, features, strips, points)) if len(features) == len(records) else {}
+    return finite(find_repeats(records, features, strips, points))
 
 
 def _strip_ids(frontier: dict[str, Any], strips: images.Strips) -> list[tuple[int, int, str]]:
