@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,9 +13,9 @@ from sfumato.metrics.extractors.judge import JudgeFeatures
 from sfumato.metrics.extractors.lpips import LPIPSFeatures
 from sfumato.metrics.extractors.timm import TimmFeatures
 from sfumato.metrics.extractors.vision import VisionFeatures
-from sfumato.metrics.features import Extractor
+from sfumato.metrics.features import Distance, Extractor
 
-WITH_WEIGHTS: dict[str, Callable[[str, torch.device | str], Extractor]] = {
+WITH_WEIGHTS: dict[str, type[InceptionFeatures | LPIPSFeatures | DreamSimFeatures | TimmFeatures]] = {
     "inception": InceptionFeatures,
     "lpips": LPIPSFeatures,
     "dreamsim": DreamSimFeatures,
@@ -50,3 +49,8 @@ def build_extractor(spec: str, device: torch.device | str = "cpu") -> Extractor:
     if not spec or not (Path(spec).is_dir() or ("/" in spec and not colon)):
         raise ValueError(f"there are no features {spec!r}: take {KINDS}")
     return VisionFeatures(spec, device)
+
+
+def distance_of(spec: str) -> Distance:
+    """What tells two images apart in the features that a text names, without loading them."""
+    return WITH_WEIGHTS.get(spec.partition(":")[0], VisionFeatures).distance
