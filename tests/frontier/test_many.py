@@ -102,6 +102,26 @@ def test_what_cannot_be_compared_is_left_out_by_name(tmp_path):
     assert "no operating points between" in found.left_out["bare"]
 
 
+def test_trainings_of_one_seed_count_once(tmp_path):
+    paths = write_many(tmp_path, [make_frontier(noise=0.5, seed=seed) for seed in range(3)])
+    for again in range(3):
+        paths.append(write_run(tmp_path / f"again{again}", BETTER, training={"seed": 1, "monitor_every": again}).path)
+    found = compare_runs(read_runs(paths))
+    (group,) = found.groups
+    assert group.runs == {"run0": 0, "run1": 1, "run2": 2} and group.varied == ()
+    assert group.pairs[0].p == pytest.approx(2 / 8) and group.pairs[0].median is None
+    assert list(found.left_out) == ["again0", "again1", "again2"]
+    assert "training seed 1 of run1: one seed counts once" in found.left_out["again0"]
+
+
+def test_a_seed_that_was_trained_with_other_settings_is_kept_and_not_tested(tmp_path):
+    paths = write_many(tmp_path, [BETTER, BETTER])
+    paths.append(write_run(tmp_path / "other", BETTER, training={"seed": 1, "lr": 1e-4}).path)
+    found = compare_runs(read_runs(paths))
+    assert found.left_out == {} and found.groups[0].varied == ("training.lr",)
+    assert found.groups[0].pairs[0].p is None
+
+
 def test_a_method_with_other_points_is_left_out_of_that_run(tmp_path):
     paths = write_many(tmp_path, [BETTER, BETTER])
     other = json.loads(json.dumps(BETTER))

@@ -21,7 +21,11 @@ def test_few_trainings_are_said_to_say_little(tmp_path):
 
 def test_enough_trainings_have_a_test(tmp_path):
     text = text_of(write_many(tmp_path, [make_frontier(noise=0.3, seed=seed) for seed in range(6)]))
-    assert "6 trainings: p is the exact sign test" in text and "6 of 6" in text and "0.031" in text
+    assert (
+        "6 trainings, each with a seed of its own: p is the exact sign test" in text
+        and "6 of 6" in text
+        and "0.031" in text
+    )
     assert "median difference" in text
 
 

@@ -99,11 +99,11 @@ def compare_runs(runs: Sequence[TunedRun]) -> Comparison:
     """Compare methods within each run, and collect what the runs say.
 
     A run is left out, with the reason, if its axes or its reference point are not those of most runs, if it compares no
-    methods, or if it is the same trained model as another. A method is left out of a run that gave it other points than
-    most runs did.
+    methods, if it is the same trained model as another, or if it repeats another's settings and training seed. A method
+    is left out of a run that gave it other points than most runs did.
     """
     left_out: dict[str, str] = {}
-    kept = list(_comparable(runs, left_out))
+    kept = list(_trained_apart(list(_comparable(runs, left_out)), left_out))
     groups = []
     for model, reward in dict.fromkeys((run.model, run.reward) for run in kept):
         members = [run for run in kept if (run.model, run.reward) == (model, reward)]
@@ -142,6 +142,22 @@ def _comparable(runs: Sequence[TunedRun], left_out: dict[str, str]) -> Iterator[
             yield run
             if run.weights:
                 seen[run.weights] = run.name
+
+
+def _trained_apart(runs: Sequence[TunedRun], left_out: dict[str, str]) -> Iterator[TunedRun]:
+    """The runs without those that train again what an earlier one did, with its seed; these go to `left_out`."""
+    seen: dict[tuple[str, str, int, str], str] = {}
+    for run in runs:
+        settings = {key: value for key, value in _settings(run.recipe) if value is not None}
+        own = (run.model, run.reward, run.seed, json.dumps(settings, sort_keys=True))
+        if own in seen:
+            left_out[run.name] = (
+                f"it has the settings and the training seed {run.seed} of {seen[own]}: one seed counts once, as it is "
+                "no other draw"
+            )
+        else:
+            seen[own] = run.name
+            yield run
 
 
 def _most(values: Iterable[Any]) -> Any:

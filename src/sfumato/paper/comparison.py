@@ -77,6 +77,6 @@ def training_caveat(group: Group) -> str:
             f"interval over trainings takes {ENOUGH} of them, so there is none. {shared}"
         )
     return (
-        f"{n} trainings: p is the exact sign test over them, and the median difference has an interval of at least "
-        f"95 % from order statistics; neither is corrected for comparing many methods. {shared}"
+        f"{n} trainings, each with a seed of its own: p is the exact sign test over them, and the median "
+        f"difference has an interval of at least 95 % from order statistics; neither is corrected for comparing many methods. {shared}"
     )
