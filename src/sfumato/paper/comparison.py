@@ -78,5 +78,6 @@ def training_caveat(group: Group) -> str:
         )
     return (
         f"{n} trainings, each with a seed of its own: p is the exact sign test over them, and the median "
-        f"difference has an interval of at least 95 % from order statistics; neither is corrected for comparing many methods. {shared}"
+        "difference has an interval of at least 95 % from order statistics; neither is corrected for comparing many "
+        f"methods. {shared}"
     )
