@@ -280,7 +280,7 @@ def _point(point: tuple, tuned: tuple, prompts: int, nondominated: bool) -> dict
         "density": _interval(0.9 + 0.2 * done, 0.05),
         "coverage": _interval(0.18 * vendi, 0.04),
         "spectral": _interval(0.2 * (4.7 - vendi), 0.03),
-        "mode_coverage": _interval(0.2 * vendi, 0.05),
+        "style_coverage": _interval(0.2 * vendi, 0.05),
         "vendi_clip": _interval(0.5 + 0.5 * vendi, 0.1),
         "distance_clip": _interval(0.05 * vendi, 0.01),
     }

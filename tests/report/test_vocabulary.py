@@ -2,6 +2,7 @@ import math
 
 import pytest
 
+from sfumato.frontier.plane import LESS_IS_BETTER
 from sfumato.report import vocabulary
 
 
@@ -44,12 +45,27 @@ def test_an_unknown_metric_is_called_by_its_key():
         ("vendi_clip", "Vendi score in clip", vocabulary.DIVERSITY, True),
         ("vendi_corrected", "Vendi score, corrected", vocabulary.DIVERSITY, True),
         ("hue_entropy", "Hue entropy", vocabulary.DIVERSITY, True),
+        ("style_coverage", "Style coverage", vocabulary.DIVERSITY, True),
+        ("subcategory_coverage", "Subcategory coverage", vocabulary.DIVERSITY, True),
         ("pick_score", "Pick score", vocabulary.REWARDS, True),
     ],
 )
 def test_metrics_that_follow_a_pattern(key, label, group, higher):
     found = vocabulary.metric(key)
     assert (found.label, found.group, found.higher_is_better) == (label, group, higher)
+
+
+def test_a_coverage_of_labels_says_what_it_is_a_share_of():
+    assert "Share of the labels among the base's reference images" in vocabulary.metric("style_coverage").meaning
+    assert "neighbourhood" in vocabulary.metric("coverage").meaning
+
+
+def test_the_report_and_the_choice_agree_on_what_is_better_if_less():
+    for key in LESS_IS_BETTER:
+        assert not vocabulary.metric(f"drift/{key}" if key in vocabulary.DRIFT else key).higher_is_better, key
+    of_training = {"loss", "kl", "grad_norm", "seconds"}
+    named = {**vocabulary.METRICS, **vocabulary.DRIFT}
+    assert {key for key, entry in named.items() if not entry.higher_is_better} - of_training == LESS_IS_BETTER
 
 
 def test_every_metric_belongs_to_a_group():

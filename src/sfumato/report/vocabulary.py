@@ -46,11 +46,6 @@ METRICS = {
         "Share of the base model's images with an image of this point in their neighbourhood (Naeem et al., 2020).",
         DIVERSITY,
     ),
-    "mode_coverage": Metric(
-        "Modes reached",
-        "Share of the kinds that the base draws, by the judge's labels, that are still drawn.",
-        DIVERSITY,
-    ),
     "style_entropy": Metric(
         "Style entropy",
         "How evenly the images of a prompt spread over the styles the judge sees, in nats.",
@@ -84,7 +79,7 @@ METRICS = {
     "kid": Metric("KID", "Kernel distance of features from the base's (Bińkowski et al., 2018).", LIKENESS, False),
     "cmmd": Metric(
         "CMMD",
-        "Kernel distance of CLIP features from the base's (Jayasumana et al., 2024).",
+        "Kernel distance of features from the base's (Jayasumana et al., 2024).",
         LIKENESS,
         False,
     ),
@@ -135,9 +130,10 @@ SHAPES = (
 
 
 def metric(key: str) -> Metric:
-    """The entry of `key`; pooled/KEY, drift/KEY, vendi_FEATURES, distance_FEATURES and NAME_entropy follow a pattern.
+    """The entry of `key`.
 
-    What follows none of them is taken for a reward and called by its key.
+    pooled/KEY, drift/KEY, vendi_FEATURES, distance_FEATURES, LABEL_entropy and LABEL_coverage follow a pattern; what
+    follows none is taken for a reward and called by its key.
     """
     if key in METRICS:
         return METRICS[key]
@@ -153,6 +149,10 @@ def metric(key: str) -> Metric:
     label = key.replace("_", " ").replace("/", " ").capitalize()
     if key.endswith("_entropy"):
         return Metric(label, "How evenly the images of a prompt spread over these labels, in nats.", DIVERSITY)
+    if key.endswith("_coverage"):
+        return Metric(
+            label, "Share of the labels among the base's reference images that this point reaches.", DIVERSITY
+        )
     return Metric(label, "")
 
 
