@@ -88,6 +88,12 @@ def test_differences_without_spread() -> None:
     assert simultaneous(np.zeros((5, 0))) == []
 
 
+@pytest.mark.parametrize(("prompts", "p"), [(2, 0.5), (3, 0.25), (6, 2 / 64), (20, 0.001)])
+def test_a_constant_difference_is_no_surer_than_its_prompts_can_be(prompts: int, p: float) -> None:
+    (found,) = simultaneous(np.full((prompts, 1), 0.1), repetitions=999)
+    assert found.p == found.p_adjusted == p
+
+
 def test_refuses() -> None:
     with pytest.raises(ValueError, match=r"shape \(prompts, differences\), not \(3,\)"):
         simultaneous([1.0, 2.0, 3.0])

@@ -43,8 +43,9 @@ def simultaneous(
 
     The limits are single-step: mean ± critical value x standard error, one critical value for all. The adjusted
     p-values are step-down, a little sharper, so that one may lie just below 1 - level where the interval just holds 0.
-    A difference that is the same for every prompt has no error that could be estimated: its interval is itself, and it
-    is left out of the family.
+    A difference that is the same for every prompt has no error that could be estimated: its interval is itself, it is
+    left out of the family, and unless it is 0 its p-values are 2 / 2^m, the smallest of a sign-flip test with m
+    prompts, or 1 / (repetitions + 1) if that is larger.
 
     Args:
         differences: (m, K), K paired differences of m prompts, m at least 2.
@@ -63,7 +64,7 @@ def simultaneous(
     resampled = _Resampled.of((values - means)[:, varies][:, order], observed[order], repetitions, seed)
     half = np.zeros(len(means))
     half[varies] = np.quantile(resampled.largest, level) * errors[varies] if order.size else 0.0
-    p = np.where(np.abs(means) > 0, 1 / (repetitions + 1), 1.0)
+    p = np.where(np.abs(means) > 0, max(1 / (repetitions + 1), 2 / 2 ** len(values)), 1.0)
     adjusted = p.copy()
     places = np.flatnonzero(varies)[order]
     p[places], adjusted[places] = resampled.p, resampled.p_adjusted
