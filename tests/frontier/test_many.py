@@ -177,6 +177,9 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path):
         read_runs([path], reward="beauty")
     with pytest.raises(ValueError, match="both axes are gold"):
         read_runs([path], reward="gold", diversity="gold")
+    for axes in ({"diversity": "spectral"}, {"reward": "fid"}):
+        with pytest.raises(ValueError, match=r"run0: less \w+ is better: choose a metric of which more is better"):
+            read_runs([path], **axes)
     with pytest.raises(FileNotFoundError, match="not a run folder"):
         read_runs([tmp_path / "nowhere"])
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sfumato.frontier.compare import summarise
-from sfumato.frontier.plane import read_values
+from sfumato.frontier.plane import LESS_IS_BETTER, read_values
 from sfumato.runs import Run
 
 
@@ -57,13 +57,16 @@ def on_axes(frontier: Mapping[str, Any], reward: str | None = None, diversity: s
     """What frontier.json would hold with other axes; None keeps the one that it has.
 
     Raises:
-        ValueError: a metric was not measured for every point, or both axes are the same.
+        ValueError: a metric was not measured for every point, less of it is better, or both axes are the same.
     """
     axes = {"reward": reward or frontier["axes"]["reward"], "diversity": diversity or frontier["axes"]["diversity"]}
     if axes == frontier["axes"]:
         return dict(frontier)
     if axes["reward"] == axes["diversity"]:
         raise ValueError(f"both axes are {axes['reward']}: choose two metrics")
+    for metric in axes.values():
+        if metric in LESS_IS_BETTER:
+            raise ValueError(f"less {metric} is better: choose a metric of which more is better for an axis")
     points = frontier["points"]
     values, names = read_values(frontier, list(axes.values())), [point["name"] for point in points]
     forwards = {point["name"]: point["forwards"] for point in points if point.get("forwards") is not None}
