@@ -171,6 +171,9 @@ def test_thresholds_are_read(text, value, metric):
         ({"min_diversity": "nan"}, "cannot read"),
         ({"min_diversity": "vendi>=50%"}, "cannot read"),
         ({"min_reward": "forwards>=3"}, "--budget limits forwards"),
+        ({"budget": float("nan")}, "a budget is a number of denoiser forwards per image above 0, not nan"),
+        ({"budget": 0}, "above 0, not 0"),
+        ({"budget": -20.0}, "above 0, not -20"),
         ({"min_diversity": "fid>=3"}, "less fid is better"),
         (
             {"min_diversity": "variety>=3"},

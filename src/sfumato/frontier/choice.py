@@ -130,16 +130,18 @@ def choose(
         min_diversity: a share of the base's, counted from the diversity of images that are all alike (1 for a Vendi
             score, else 0), as 0.9 or "90%"; or a value of any metric, "vendi>=2.1".
         min_reward: a share of what tuning gained, as 0.8 or "80%"; or a value of any metric, "gold>=0.3".
-        budget: most denoiser forwards per image.
+        budget: most denoiser forwards per image, above 0.
         reward: metric on the first axis; the run's own if not given.
         diversity: metric on the second axis; the run's own if not given.
         repetitions: bootstrap resamples of the prompts.
         seed: of the bootstrap.
 
     Raises:
-        ValueError: a threshold that cannot be read or has no meaning here, a metric that was not measured, a run
-            without per-prompt values, fewer than 2 prompts.
+        ValueError: a threshold that cannot be read or has no meaning here, a budget that is not above 0, a metric that
+            was not measured, a run without per-prompt values, fewer than 2 prompts.
     """
+    if budget is not None and not budget > 0:
+        raise ValueError(f"a budget is a number of denoiser forwards per image above 0, not {budget}")
     own = frontier["axes"]
     axes = {"reward": reward or own["reward"], "diversity": diversity or own["diversity"]}
     given = {"diversity": min_diversity, "reward": min_reward}
