@@ -126,6 +126,11 @@ def test_designs_cost_what_is_sampled() -> None:
     assert designs(doubled, -0.5, relative=False, images=(4,), forwards=30)[0] == few
 
 
+def test_designs_that_the_pilot_knows_nothing_of_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"with 4, 8, 16, 32 images per prompt are too small.* from 41 on"):
+        designs(Pilot(12, (41, 48), (0.5, 0.5), (0.1, 0.1)), 0.05)
+
+
 def test_without_any_noise_three_prompts_do() -> None:
     still = Pilot(12, (4, 8), (1.0, 1.0), (0.0, 0.0))
     assert prompts_needed(still, 0.1, 4) == 3

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 @app.command()
 def power(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="An evaluated run, which serves as the pilot.")],
-    metric: Annotated[str, typer.Option(help="A score, vendi, distance, precision, recall, density, coverage or ...")],
+    metric: Annotated[
+        str, typer.Option(help="As in frontier.json: reward, vendi, recall, style_entropy; a wrong name lists all.")
+    ],
     change: Annotated[str, typer.Option(help="5%: of the first point's value; 0.1: in the metric's own units.")] = "5%",
     power: Annotated[float, typer.Option(help="The chance with which the change shall be seen.")] = 0.8,
     alpha: Annotated[float, typer.Option(help="Level of the two-sided test.")] = 0.05,

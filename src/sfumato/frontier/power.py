@@ -229,10 +229,16 @@ def designs(
         alpha: two-sided.
 
     Raises:
-        ValueError: as for `prompts_needed`.
+        ValueError: as for `prompts_needed`, or all numbers of images are below the pilot's smallest.
     """
+    known = [n for n in images if n >= pilot.sizes[0]]
+    if not known:
+        raise ValueError(
+            f"designs with {', '.join(map(str, images))} images per prompt are too small for this metric, which the "
+            f"pilot knows from {pilot.sizes[0]} on: measure it with fewer neighbours (evaluation.neighbours)"
+        )
     found = []
-    for n in (n for n in images if n >= pilot.sizes[0]):
+    for n in known:
         effect = abs(change * pilot.level(n)) if relative else abs(change)
         m = prompts_needed(pilot, effect, n, wanted, alpha)
         bounds = prompts_range(pilot, effect, n, wanted, alpha)
