@@ -51,15 +51,12 @@ def summarise(
         per_prompt: point -> metric -> one value per prompt (m,), the prompts in one order throughout.
         methods: method -> its points, `base` and `tuned` among them, chosen before looking at results. For a fair
             hypervolume all methods have equally many; where not, `points_differ` says so.
-        reward: metric on the first axis.
-        diversity: metric on the second axis.
-        base: name of the base model's point.
-        tuned: name of the tuned model's point.
+        reward, diversity: metrics on the first and the second axis.
+        base, tuned: names of both models' points.
         forwards: point -> denoiser forwards per image, for the equal-compute view.
         calibration: indices of the prompts that set the scale; every third one if not given.
         reference_point: of the hypervolume, in scaled axes.
-        repetitions: bootstrap resamples.
-        seed: of the bootstrap.
+        repetitions, seed: resamples of the bootstrap, and their seed.
 
     Returns:
         `axes`, `scale`, `reference_point`, `calibration`, `warnings`, `points` (in the order given: `name`,
@@ -75,31 +72,20 @@ def summarise(
     ends, axes = (base, tuned), (reward, diversity)
     table = _table(per_prompt, axes, ends)
     _check_methods(methods, table, ends)
-    if forwards is not None:
-        _check_forwards(forwards, table)
-    names, m = list(table), len(table[base][reward])
-    chosen, rest = _split(m, calibration)
+    _check_forwards(forwards, table)
+    names, options = list(table), {"repetitions": repetitions, "seed": seed}
     values = np.stack([np.stack([row[reward], row[diversity]], axis=-1) for row in table.values()], axis=1)  # (m, P, 2)
-    calibrated = values[chosen].mean(axis=0)
-    scale, warnings = _scale(calibrated[names.index(base)], calibrated[names.index(tuned)], axes)
-    scaled = (values[rest] - scale[:, 0]) / (scale[:, 1] - scale[:, 0])
+    found, scaled = _scaled(values, names, ends, axes, calibration)
+    volumes = Volumes(scaled, names, reference_point, **options)
     means = values.mean(axis=0)
     front = {names[i] for i in pareto_front(means)}
-    options = {"repetitions": repetitions, "seed": seed}
-    volumes = Volumes(scaled, names, reference_point, **options)
-    found = {
-        "axes": {"reward": reward, "diversity": diversity},
-        "scale": {"reward": scale[0].tolist(), "diversity": scale[1].tolist()},
-        "reference_point": list(reference_point),
-        "calibration": chosen,
-        "warnings": warnings + _too_few(m),
-        "points": [
-            {"name": name, "nondominated": name in front, **_describe(row, table[tuned], name == tuned, **options)}
-            for name, row in table.items()
-        ],
-        **compare_methods(volumes, methods),
-        "differences": _differences(values, names, axes, front | set(ends), **options),
-    }
+    found["reference_point"] = list(reference_point)
+    found["points"] = [
+        {"name": name, "nondominated": name in front, **_describe(row, table[tuned], name == tuned, **options)}
+        for name, row in table.items()
+    ]
+    found |= compare_methods(volumes, methods)
+    found["differences"] = _differences(values, names, axes, front | set(ends), **options)
     if forwards is not None:
         by_name = dict(zip(names, map(tuple, means.tolist()), strict=True))
         found["equal_compute"] = equal_compute(volumes, methods, by_name, forwards, ends)
@@ -142,7 +128,9 @@ def _check_methods(methods: Mapping[str, Sequence[str]], table: Table, ends: tup
             raise ValueError(f'method "{name}" holds a point more than once')
 
 
-def _check_forwards(forwards: Mapping[str, float], table: Table) -> None:
+def _check_forwards(forwards: Mapping[str, float] | None, table: Table) -> None:
+    if forwards is None:
+        return
     for point in table:
         cost = forwards.get(point)
         if cost is None or not 0 < cost < np.inf:
@@ -159,6 +147,22 @@ def _split(m: int, calibration: Sequence[int] | None) -> tuple[list[int], list[i
             f"prompts, and the calibration split is {chosen}"
         )
     return chosen, rest
+
+
+def _scaled(
+    values: Array, names: list[str], ends: tuple[str, str], axes: tuple[str, str], calibration: Sequence[int] | None
+) -> tuple[dict[str, Any], Array]:
+    """What frontier.json says of the axes, and the scaled values of the prompts that methods are compared on."""
+    chosen, rest = _split(len(values), calibration)
+    base, tuned = (values[chosen].mean(axis=0)[names.index(end)] for end in ends)
+    scale, warnings = _scale(base, tuned, axes)
+    found = {
+        "axes": {"reward": axes[0], "diversity": axes[1]},
+        "scale": {"reward": scale[0].tolist(), "diversity": scale[1].tolist()},
+        "calibration": chosen,
+        "warnings": warnings + _too_few(len(values)),
+    }
+    return found, (values[rest] - scale[:, 0]) / (scale[:, 1] - scale[:, 0])
 
 
 def _scale(base: Array, tuned: Array, axes: tuple[str, str]) -> tuple[Array, list[str]]:
