@@ -31,3 +31,7 @@ class OnlyFor:
 
     def __call__(self, images, prompts):
         return images.mean((1, 2, 3))
+
+
+def nan(images, prompts):
+    return images.mean(dim=(1, 2, 3)) * torch.nan

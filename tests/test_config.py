@@ -181,6 +181,12 @@ def test_saves_is_true_at_every_nth_update_and_the_last(steps, every, update):
     assert TrainingConfig(steps=steps, checkpoint_every=every).saves(update) == (update in saved)
 
 
+def test_a_section_that_is_null_can_be_filled_by_dotted_keys():
+    overrides = ["evaluation.prompts=[a, b, c]", "evaluation.points=[{kind: base}, {kind: tuned}]"]
+    recipe = load_recipe("emoji64-draft", ["evaluation=null", *overrides])
+    assert recipe.evaluation.prompts == ["a", "b", "c"]
+
+
 def test_drift_is_not_looked_for_where_the_model_was_tuned():
     assert "'a' is a training prompt" in refusal(
         {**evaluated(unrelated=["a", "x"], prompts=["b", "c", "d"]), "prompts": ["a"]}

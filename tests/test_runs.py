@@ -90,8 +90,14 @@ def test_a_last_line_cut_short_is_forgotten_and_written_over(data, tmp_path_fact
 
 def test_a_damaged_line_in_the_middle_is_not_passed_over(tmp_path):
     write_text(tmp_path / "a.jsonl", '{"a": 1}\n{"b"\n{"c": 3}\n')
-    with pytest.raises(json.JSONDecodeError):
+    with pytest.raises(ValueError, match=r"line 2 of .*a\.jsonl is damaged .* repair or delete that line"):
         read_jsonl(tmp_path / "a.jsonl")
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    write_text(tmp_path / "a.json", "{")
+    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+        read_json(tmp_path / "a.json")
 
 
 def test_a_run_explains_itself(tmp_path):

@@ -142,15 +142,14 @@ class Experiment:
         keys = ["description", *(f"variants.{name}" for name in self.recipe.variants if not run.has_training(name))]
         keys += [f"evaluation.{name}" for name in ("points", "diversity", "neighbours")]
         before = (run.recipe.get("evaluation") or {}) if run.recipe_path.exists() else {}
-        for section in ("rewards", "further_features", "unrelated"):
-            known = before.get(section)
-            keys += [] if known else [f"evaluation.{section}"]
-            if isinstance(known, dict):
-                added = getattr(self.recipe.evaluation, section, {}).keys() - known.keys()
-                keys += [f"evaluation.{section}.{name}" for name in added]
-        if not before.get("unrelated"):
-            keys.append("evaluation.unrelated_images")
-        if not run.images():
+        keys.append("evaluation.further_features")
+        keys += [] if before.get("unrelated") else ["evaluation.unrelated", "evaluation.unrelated_images"]
+        rows = run.images()
+        asked = self.recipe.evaluation.rewards if self.recipe.evaluation else {}
+        scored = {name for row in rows for name in row["scores"] if name in asked}
+        names = {*asked, *(before.get("rewards") or {})} - scored
+        keys += [f"evaluation.rewards.{name}" for name in names] if before.get("rewards") else ["evaluation.rewards"]
+        if not rows:
             shared = set.intersection(*(unessential(config) for config in self.recipe.trainings.values()))
             keys += ["evaluation", *(f"training.{key}" for key in shared)]
         return keys

@@ -91,8 +91,15 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): repair it, or delete it and repeat what wrote it") from None
 
 
 def append_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
@@ -109,11 +116,18 @@ def append_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a JSONL file; a last line that a kill cut short is left out."""
-    path = Path(path)
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line]
+    """The records of a JSONL file; a last line that a kill cut short is left out.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
+    path, records = Path(path), []
+    for number, line in enumerate(path.read_bytes().split(b"\n")[:-1] if path.exists() else [], start=1):
+        try:
+            records += [json.loads(line)] if line else []
+        except ValueError as error:
+            raise ValueError(f"line {number} of {path} is damaged ({error}): repair or delete that line") from None
+    return records
 
 
 def write_jsonl(path: str | Path, records: Iterable[dict[str, Any]]) -> None:

@@ -24,7 +24,9 @@ def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
     """
     *parents, last = dotted.split(".")
     for key in parents:
-        child = values.setdefault(key, {})
+        if values.get(key) is None:
+            values[key] = {}
+        child = values[key]
         if not isinstance(child, dict):
             raise ValueError(f"{key!r} is a value, not a group of keys")
         values = child

@@ -256,6 +256,14 @@ def test_a_reward_that_is_added_scores_the_pictures_that_are_there(run, sfumato)
     assert changed.code == 1 and "evaluation.rewards.bytes.name" in changed.err
 
 
+def test_a_reward_that_cannot_score_is_named_and_can_be_left_out(run, sfumato):
+    broken = sfumato("evaluate", run.path, "evaluation.rewards={bad: tests.rewards_of_users:nan}")
+    assert broken.code == 1 and "bad: reward " in broken.err
+    assert sfumato("evaluate", run.path, "evaluation.rewards={bad: colourfulness}").code == 0
+    assert "bad" in run.frontier()["points"][0]["metrics"]
+    assert sfumato("evaluate", run.path, "evaluation.rewards={}").code == 0
+
+
 def test_rows_of_processes_count_before_they_are_merged(run):
     rows = run.images()
     write_jsonl(run.evaluation / "images.jsonl", rows[:-2])

@@ -40,6 +40,11 @@ def test_refuses_what_is_no_image() -> None:
         extract(Counting(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
 
 
+def test_refuses_images_that_are_not_in_zero_to_one() -> None:
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\], but this one spans \[0, 255\]"):
+        extract(Counting(), torch.tensor([0.0, 255.0]).expand(1, 3, 1, 2))
+
+
 class Flat(Counting):
     """As many features as an image has numbers."""
 

@@ -74,6 +74,7 @@ class Pictures:
 
     def __init__(self, run: Run, features: Mapping[str, torch.Tensor], extractors: Mapping[str, Extractor]):
         self.rows = run.images()
+        self.scores = [name for name in self.rows[0]["scores"] if all(name in row["scores"] for row in self.rows)]
         self.all_features = features
         self.distances = {name: extractor.distance for name, extractor in extractors.items()}
         self.cells: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -99,7 +100,7 @@ def _per_prompt(pictures: Pictures, point: str, config: EvaluationConfig) -> dic
         reference = pictures.features(REFERENCE.name, prompt)["features"]
         reference_rows = pictures.of(REFERENCE.name, prompt)
         found = pictures.features(point, prompt)
-        cell = measures.Cell(pictures.of(point, prompt), found, pictures.distances)
+        cell = measures.Cell(pictures.of(point, prompt), pictures.scores, found, pictures.distances)
         for name, value in measures.per_prompt(cell, reference_rows, reference, config.neighbours).items():
             values[name].append(value)
     return dict(values)
@@ -130,7 +131,7 @@ class _Unrelated(NamedTuple):
 def _unrelated(pictures: Pictures, point: str, prompts: Sequence[str]) -> _Unrelated:
     features = torch.cat([pictures.features(point, prompt)["features"] for prompt in prompts])
     rows = [row for prompt in prompts for row in pictures.of(point, prompt)]
-    scores = {name: [row["scores"][name] for row in rows] for name in rows[0]["scores"]}
+    scores = {name: [row["scores"][name] for row in rows] for name in pictures.scores}
     return _Unrelated(features, scores, [row["prompt"] for row in rows])
 
 

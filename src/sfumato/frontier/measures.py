@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -36,11 +36,13 @@ class Cell:
 
     Attributes:
         rows: of the table.
+        scores: names of those that all rows of the table have.
         features: (n, D) by the extractor's name; "features" is the one that all measures use.
         distances: by the same names, what tells two images apart in them.
     """
 
     rows: Rows
+    scores: Sequence[str]
     features: Mapping[str, torch.Tensor]
     distances: Mapping[str, Distance]
 
@@ -55,7 +57,7 @@ def per_prompt(cell: Cell, reference_rows: Rows, reference: torch.Tensor, neighb
         neighbours: k of precision, recall, density and coverage.
     """
     rows, own = cell.rows, cell.features["features"]
-    values = {name: fmean(row["scores"][name] for row in rows) for name in rows[0]["scores"]}
+    values = {name: fmean(row["scores"][name] for row in rows) for name in cell.scores}
     for name, found in cell.features.items():
         suffix = "" if name == "features" else f"_{name}"
         if cell.distances[name] == "cosine":

@@ -29,7 +29,7 @@ from sfumato.metrics import Extractor, mean_pairwise_distance
 from sfumato.pipelines.load import process_state
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.pipelines.rollout import rollout
-from sfumato.rewards import Reward, score
+from sfumato.rewards import Reward, RewardError, score
 from sfumato.runs import Run, append_jsonl, atomic_path
 
 Labels = Callable[[torch.Tensor], list[dict[str, str]]]
@@ -170,8 +170,14 @@ class Sweep:
         """Scores by each reward that is not known yet."""
         prompts = [prompt] * len(images)
         asked = {name: reward for name, reward in self.instruments.rewards.items() if name not in known}
-        with torch.no_grad():
-            return {name: score(reward, images, prompts).tolist() for name, reward in asked.items()}
+        found = {}
+        for name, reward in asked.items():
+            try:
+                with torch.no_grad():
+                    found[name] = score(reward, images, prompts).tolist()
+            except RewardError as error:
+                raise RewardError(f"{name}: {error}") from error
+        return found
 
     def _distance(self, images: torch.Tensor) -> str:
         """How far apart the images are; their features are kept for the measurements."""

@@ -15,6 +15,7 @@ import torch
 from sfumato.metrics.cache import FeatureCache
 
 Distance = Literal["cosine", "squared"]
+TOLERANCE = 1e-3  # a decoder in half precision overshoots [0, 1] by a rounding error
 
 
 class Extractor(Protocol):
@@ -87,12 +88,14 @@ def image_hash(image: torch.Tensor) -> str:
     """SHA-256 of an image's shape, dtype and values.
 
     Raises:
-        ValueError: it is not one image (3,H,W) in floats.
+        ValueError: it is not one image (3,H,W) in floats in [0, 1].
     """
     if image.ndim != 3 or image.shape[0] != 3:
         raise ValueError(f"an image must have shape (3, H, W), not {tuple(image.shape)}")
     if not image.is_floating_point():
         raise ValueError(f"an image must be floats in [0, 1], not {image.dtype}: divide 8-bit images by 255")
+    if image.numel() and (image.min() < -TOLERANCE or image.max() > 1 + TOLERANCE):
+        raise ValueError(f"an image must lie in [0, 1], but this one spans [{image.min():.4g}, {image.max():.4g}]")
     return digest([f"{tuple(image.shape)} {image.dtype}".encode(), image])
 
 
