@@ -91,8 +91,22 @@ def make_run(
     append_jsonl(run.evaluation / "images.jsonl", records)
     if with_features:
         run.write_features({"features": np.stack(rows)})
-    write_json(run.evaluation / "frontier.json", {"points": [{"name": "tuned", "label": "tuned"}]})
+    definition = {"kind": "tuned", "training": "tuned"}
+    write_json(run.evaluation / "frontier.json", {"points": [described("tuned", "tuned", definition)]})
     return run
+
+
+def described(name: str, label: str, definition: dict[str, Any]) -> dict[str, Any]:
+    """A point as frontier.json describes it."""
+    return {"name": name, "label": label, "definition": definition}
+
+
+def add_points(run: Run, points: list[dict[str, Any]]) -> None:
+    """Points with the pictures of the tuned model; without features."""
+    rows = [row for row in run.images() if row["point"] == "tuned"]
+    append_jsonl(run.evaluation / "images.jsonl", [row | {"point": each["name"]} for each in points for row in rows])
+    frontier = run.frontier()
+    write_json(run.evaluation / "frontier.json", {"points": frontier["points"] + points})
 
 
 def log(run: Run, gold: list[float], name: str = "tuned") -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sfumato.cli.diagnose import OWN
 from sfumato.diagnosis import diagnose
 from sfumato.diagnosis.diagnose import SIGNS, verdict
 from sfumato.runs import Run, read_jsonl, write_jsonl
@@ -73,6 +74,69 @@ def test_the_log_tells_the_last_good_checkpoint(tmp_path):
     assert found["numbers"]["last_good_checkpoint"] == "training/tuned/checkpoint-000020"
     assert "peaked at update 20" in found["text"] and (run.path / found["evidence"][0]["file"]).exists()
     assert levels(diagnose(run, training="kl"))["training"] == "ok"
+
+
+BLEND = bed.described("aig-power-4", "AIG power 4", {"kind": "guidance", "schedule": "power"})
+
+
+def checkpoint(update):
+    definition = {"kind": "tuned", "training": "tuned", "checkpoint": update}
+    return bed.described(f"tuned-{update}", f"tuned, update {update}", definition)
+
+
+def test_a_checkpoint_is_judged_by_what_came_before_it(tmp_path):
+    run = bed.make_run(tmp_path / "run")
+    bed.log(run, [0.2, 0.5, 0.62, 0.52, 0.36, 0.16])
+    bed.add_points(run, [checkpoint(10), checkpoint(30), checkpoint(50)])
+    early = diagnose(run, "tuned-10")["findings"][-1]
+    assert early["name"] == "training" and early["level"] == "unknown"
+    assert "log of training tuned up to update 10 does not watch" in early["text"]
+    middle = diagnose(run, "tuned-30", training="tuned")["findings"][-1]
+    assert middle["level"] == "ok" and middle["numbers"]["gold"]["end_update"] == 30
+    late = diagnose(run, "tuned-50")["findings"][-1]
+    assert late["level"] == "alarm" and "up to update 50, gold peaked at update 20" in late["text"]
+
+
+def test_a_blend_has_no_log_unless_one_is_named(tmp_path):
+    run = bed.make_run(tmp_path / "run")
+    bed.log(run, [0.2, 0.5, 0.62, 0.52, 0.36, 0.16])
+    bed.add_points(run, [BLEND])
+    assert "training" not in levels(diagnose(run, "aig-power-4"))
+    assert levels(diagnose(run, "aig-power-4", training="tuned"))["training"] == "alarm"
+
+
+def test_without_frontier_a_training_is_known_by_its_name(tmp_path):
+    run = bed.make_run(tmp_path / "run")
+    bed.log(run, [0.2, 0.5, 0.62, 0.52, 0.36, 0.16])
+    (run.evaluation / "frontier.json").unlink()
+    assert levels(diagnose(run))["training"] == "alarm"
+
+
+def test_another_point_leaves_the_verdict_of_the_run_alone(tmp_path, sfumato):
+    run = bed.make_run(tmp_path / "run", gold=-1.0)
+    bed.log(run, [0.1, 0.2, 0.3, 0.35, 0.4], "kl")
+    bed.add_points(run, [BLEND])
+    assert diagnose(run, "tuned")["file"] == "evaluation/diagnosis.json"
+    own = {path: path.read_bytes() for path in [*run.evaluation.glob("diagnosis*/*.png"), run.path / OWN]}
+    outcome = sfumato("diagnose", run.path, "--point", "AIG power 4")
+    assert outcome.out.startswith("hacked: AIG power 4 is hacked")
+    assert f"{run.evaluation.as_posix()}/diagnosis-aig-power-4.json\nThe report shows the run's own" in outcome.out
+    other = json.loads((run.evaluation / "diagnosis-aig-power-4.json").read_text())
+    assert other["point"] == "aig-power-4"
+    files = [sheet["file"] for finding in other["findings"] for sheet in finding["evidence"]]
+    assert files and all(file.startswith("evaluation/diagnosis-aig-power-4/") for file in files)
+    assert diagnose(run, training="kl")["file"] == "evaluation/diagnosis-tuned.json"
+    assert len(own) > 1 and all(path.read_bytes() == content for path, content in own.items())
+
+
+def test_an_evaluation_under_way_is_refused(tmp_path, sfumato):
+    run = bed.make_run(tmp_path / "run")
+    rows = read_jsonl(run.evaluation / "images.jsonl")
+    write_jsonl(run.evaluation / "rows-0.jsonl", rows[: len(rows) // 2])
+    (run.evaluation / "images.jsonl").unlink()
+    outcome = sfumato("diagnose", run.path)
+    assert outcome.code == 1 and not (run.path / OWN).exists()
+    assert f"is not finished: run `sfumato evaluate {run.path}`" in outcome.err
 
 
 def test_without_reference_the_base_is_divided(tmp_path):
@@ -148,6 +212,7 @@ def test_the_command_prints_writes_and_fails_on_request(tmp_path, sfumato):
 def test_what_cannot_be_diagnosed_is_refused_with_what_to_do(tmp_path, sfumato):
     run = bed.make_run(tmp_path / "run", prompts=2, images=2)
     assert "there is no point 'x': choose one of tuned" in sfumato("diagnose", run.path, "--point", "x").err
+    assert "there is no point 'tund': did you mean 'tuned'?" in sfumato("diagnose", run.path, "--point", "tund").err
     assert "there is no training 'x'" in sfumato("diagnose", run.path, "--training", "x").err
     empty = Run.create(tmp_path / "empty", {}, "empty")
     outcome = sfumato("diagnose", empty.path)

@@ -11,6 +11,8 @@ from sfumato.cli.shared import app
 
 FAILED = 3
 """Exit code of --fail-on."""
+OWN = "evaluation/diagnosis.json"
+"""The verdict about the run's default point."""
 ORDER = ("alarm", "warn", "ok", "unknown")
 
 
@@ -18,7 +20,8 @@ ORDER = ("alarm", "warn", "ok", "unknown")
 def diagnose(
     folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that was evaluated.")],
     point: Annotated[
-        str | None, typer.Option(help="The operating point to judge. [default: the training's, else the first]")
+        str | None,
+        typer.Option(help="The operating point to judge, by name or label. [default: the training's, else the first]"),
     ] = None,
     training: Annotated[
         str | None, typer.Option(help="The training whose log is read. [default: the point's own]")
@@ -29,7 +32,8 @@ def diagnose(
 ) -> None:
     """Say in plain words whether a tuned model is hacked, with the pictures as evidence.
 
-    Writes evaluation/diagnosis.json and evaluation/diagnosis/*.png into the run.
+    Writes evaluation/diagnosis.json and evaluation/diagnosis/*.png into the run; about a point other than the default,
+    evaluation/diagnosis-POINT.json and evaluation/diagnosis-POINT/*.png, which the report does not show.
 
     Example: sfumato diagnose runs/mine
     """
@@ -54,7 +58,10 @@ def _text(result: dict[str, Any], run: Any) -> str:
         width = max(len(entry["name"]) for entry in others)
         lines += ["", "other points:"]
         lines += [f"  {entry['name']:{width}}  {entry['verdict']:10}  {_signs(entry['levels'])}" for entry in others]
-    return "\n".join([*lines, "", run.evaluation.joinpath("diagnosis.json").as_posix()])
+    lines += ["", (run.path / result["file"]).as_posix()]
+    if result["file"] != OWN:
+        lines.append(f"The report shows the run's own verdict, {OWN}; this does not change it.")
+    return "\n".join(lines)
 
 
 def _signs(levels: dict[str, str]) -> str:

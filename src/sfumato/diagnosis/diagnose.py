@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable
 from typing import Any
 
@@ -32,47 +33,63 @@ RULE = (
 def diagnose(run: Run, point: str | None = None, training: str | None = None) -> dict[str, Any]:
     """Judge every point of an evaluated run against the base, and one of them in full.
 
-    Writes `evaluation/diagnosis.json` and the pictures in `evaluation/diagnosis/`; see docs/diagnose.md.
+    Writes `evaluation/diagnosis.json` and the pictures in `evaluation/diagnosis/`; see docs/diagnose.md. These hold the
+    run's own verdict: about another point, or with another training's log, `diagnosis-POINT` is written beside them.
 
     Args:
-        point: the one that the verdict is about; without it the training's, if it was measured, or else the first.
-        training: whose log is read for over-training; without it the point's own.
+        point: name or label of the one that the verdict is about; without it the training's, if it was measured, or
+            else the first.
+        training: whose log is read for over-training; without it the point's own, up to the checkpoint that the point
+            is, and none for a point that is no training's.
 
     Returns:
-        What `diagnosis.json` holds: `verdict`, `sentences`, `findings` (of the point, with evidence), and `points` (a
-        verdict and the levels of all), `rule`, and how many prompts and images it rests on.
+        What is written: `file` (where, relative to the run), `verdict`, `sentences`, `findings` (of the point, with
+        evidence), and `points` (a verdict and the levels of all), `rule`, and how many prompts and images it rests on.
 
     Raises:
-        ValueError: no evaluated images, no such point or training, or a picture that is gone or damaged.
+        ValueError: no evaluated images, an evaluation that is not finished, no such point or training, or a picture
+            that is gone or damaged.
     """
-    table = Table(run)
-    wanted = _chosen(table, point, training)
+    _check_finished(run)
+    table, known = Table(run), _described(run)
+    labels = {name: known.get(name, {}).get("label", name) for name in table.points}
+    default = _chosen(labels, None, None)
+    wanted = _chosen(labels, point, training)
     if training is not None and training not in run.trainings:
         raise ValueError(f"there is no training {training!r}: choose one of {', '.join(run.trainings) or '(none)'}")
-    known = _described(run)
+    own = _log_of(run, wanted, known.get(wanted, {}).get("definition"))
+    log = own if training in (None, own and own[0]) else (training, None)
+    stem = "diagnosis" if (wanted, log) == (default, own) else f"diagnosis-{wanted}"
     neighbours = (run.recipe.get("evaluation") or {}).get("neighbours", 3)
     points, result = [], {}
-    for name in table.points:
+    for name, label in labels.items():
         base, drawn, again = table.compared(name)
-        label = known.get(name, {}).get("label", name)
         findings = _examine(label, base, drawn, again, neighbours)
-        if name == wanted:
-            log = training or (known.get(name, {}).get("definition") or {}).get("training", "tuned")
-            findings.append(over_training(run, log))
+        if name == wanted and log is not None:
+            findings.append(over_training(run, *log))
         levels = {finding.name: finding.level for finding in findings}
         points.append({"name": name, "label": label, "verdict": verdict(levels), "levels": levels})
         if name == wanted:
             result = {
+                "file": f"evaluation/{stem}.json",
                 "verdict": points[-1]["verdict"],
                 "point": name,
                 "sentences": _sentences(label, points[-1]["verdict"], findings),
-                "findings": _with_pictures(run, findings),
+                "findings": _with_pictures(run, findings, stem),
                 "prompts": len(base.prompts),
                 "images_per_prompt": base.images,
             }
     result |= {"points": points, "rule": RULE}
-    write_json(run.evaluation / "diagnosis.json", result)
+    write_json(run.path / result["file"], result)
     return result
+
+
+def _check_finished(run: Run) -> None:
+    """Refuse a sweep under way, or one that was interrupted: its rows are not brought together yet."""
+    if any(run.evaluation.glob("rows-*.jsonl")):
+        raise ValueError(
+            f"the evaluation of {run.path} is not finished: run `sfumato evaluate {run.path}`, which continues it"
+        )
 
 
 def _examine(label: str, base: Samples, point: Samples, again: Samples, neighbours: int) -> list[Finding]:
@@ -97,15 +114,28 @@ def verdict(levels: dict[str, str]) -> str:
     return "unknown" if "unknown" in (levels.get("rewards"), levels.get("diversity")) else "sound"
 
 
-def _chosen(table: Table, point: str | None, training: str | None) -> str:
+def _chosen(labels: dict[str, str], point: str | None, training: str | None) -> str:
+    """The name of the point that is asked for by name or label, or that stands for the run."""
     if point is not None:
-        if point not in table.points:
-            raise ValueError(f"there is no point {point!r}: choose one of {', '.join(table.points) or '(none)'}")
-        return point
-    if not table.points:
+        if point in labels:
+            return point
+        for name, label in labels.items():
+            if label == point:
+                return name
+        near = difflib.get_close_matches(point, [*labels, *labels.values()], 1)
+        hint = f"did you mean {near[0]!r}? Or " if near else ""
+        raise ValueError(f"there is no point {point!r}: {hint}choose one of {', '.join(labels) or '(none)'}")
+    if not labels:
         raise ValueError("only the base model was evaluated: add a point, such as {kind: tuned}, and evaluate again")
     wanted = training or "tuned"
-    return wanted if wanted in table.points else table.points[0]
+    return wanted if wanted in labels else next(iter(labels))
+
+
+def _log_of(run: Run, point: str, definition: dict[str, Any] | None) -> tuple[str, int | None] | None:
+    """The training whose log tells of a point, and the update it ends at; None for a point that is no training's."""
+    if definition is None:
+        return (point, None) if point in run.trainings else None
+    return (definition["training"], definition.get("checkpoint")) if definition["kind"] == "tuned" else None
 
 
 def _described(run: Run) -> dict[str, dict[str, Any]]:
@@ -130,9 +160,9 @@ def _sentences(label: str, found: str, findings: list[Finding]) -> list[str]:
     return [opening[found], *dict.fromkeys(finding.text for finding in shown)]
 
 
-def _with_pictures(run: Run, findings: list[Finding]) -> list[dict[str, Any]]:
-    """The findings as plain values, their evidence drawn into `evaluation/diagnosis/`."""
-    folder = run.evaluation / "diagnosis"
+def _with_pictures(run: Run, findings: list[Finding], stem: str) -> list[dict[str, Any]]:
+    """The findings as plain values, their evidence drawn into the folder `evaluation/STEM/`."""
+    folder = run.evaluation / stem
     for old in folder.glob("*.png"):
         old.unlink()
     described = []

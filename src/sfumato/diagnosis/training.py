@@ -17,14 +17,21 @@ SURE = 3.0
 """Standard errors of a difference beyond which a fall from the peak is no chance; see docs/diagnose.md."""
 
 
-def training(run: Run, name: str) -> Finding:
-    """Where each other reward peaked over a training, and which checkpoint was the last good one."""
-    records = [r for r in run.training_metrics(name) if f"eval/{PROXY}" in r]
+def training(run: Run, name: str, until: int | None = None) -> Finding:
+    """Where each other reward peaked over a training, and which checkpoint was the last good one.
+
+    Args:
+        until: the update at which the log ends for a checkpoint; without it all of it is read.
+    """
+    records = [
+        r for r in run.training_metrics(name) if f"eval/{PROXY}" in r and (until is None or r["update"] <= until)
+    ]
+    told = f"training {name}" if until is None else f"training {name} up to update {until}"
     first = records[0] if records else {}
     watched = {key.removeprefix("eval/"): value for key, value in first.items() if key.startswith("eval/")}
     others = [key for key, value in watched.items() if key not in NO_REWARDS and isinstance(value, float | int)]
     if not others or len(records) < FEWEST:
-        text = f"The log of training {name} does not watch another reward at {FEWEST} or more updates."
+        text = f"The log of {told} does not watch another reward at {FEWEST} or more updates."
         return Finding("training", "unknown", text)
     curves = {key: judge_curve(records, key) for key in others}
     worst = max(
@@ -34,13 +41,13 @@ def training(run: Run, name: str) -> Finding:
     checkpoint = _last_good(run.training(name), curve["peak_update"])
     numbers = {**curves, "last_good_checkpoint": checkpoint and str(checkpoint.relative_to(run.path))}
     if curve["level"] == "ok":
-        text = f"Over training {name}, {worst} did not fall from its peak beyond its noise."
+        text = f"Over {told}, {worst} did not fall from its peak beyond its noise."
         return Finding("training", "ok", text, numbers)
     good = f"the last good checkpoint is {checkpoint.name}" if checkpoint else "no checkpoint is that early"
     if curve["peak_update"] == 0:
         good = "the base was best"
     text = (
-        f"Over training {name}, {worst} peaked at update {curve['peak_update']} ({number(curve['peak'])}) and fell to "
+        f"Over {told}, {worst} peaked at update {curve['peak_update']} ({number(curve['peak'])}) and fell to "
         f"{number(curve['end'])} by update {curve['end_update']}, while the reward went on to rise: {good}."
     )
     return Finding("training", curve["level"], text, numbers, _sheets(run, name, records, curve))
