@@ -6,7 +6,8 @@ import pytest
 
 from sfumato.frontier.measured import read_measured
 from sfumato.frontier.power import prompts_needed, run_pilot
-from sfumato.runs import Run
+from sfumato.runs import Run, read_jsonl, write_json, write_jsonl
+from tests.frontier import test_measured
 from tests.frontier.test_measured import make_run
 
 
@@ -45,7 +46,36 @@ def test_more_certainty_takes_more_prompts(folder, sfumato):
 def test_recall_is_asked_of_enough_images(folder, sfumato):
     outcome = sfumato("power", folder, "--metric", "recall", "--change", "40%")
     assert outcome.code == 0, outcome.err
+    assert [line.split()[0] for line in outcome.out.splitlines()[1:4]] == ["8", "~16", "~32"]
     assert "base's recall" in outcome.out and "a change of 40% in recall" in outcome.out
+
+
+def test_a_saturated_measure_gets_no_plan_from_too_few_images(folder, sfumato):
+    outcome = sfumato("power", folder, "--metric", "recall", "--points", "base")
+    assert (outcome.code, outcome.out) == (1, "")
+    assert "4 images per prompt on either side hardly tells points apart" in outcome.err
+    assert "take one with 6 or more" in outcome.err
+
+
+def test_a_small_pilot_is_warned_of(tmp_path, folder, sfumato, monkeypatch):
+    warning = "Warning: a pilot of 6 prompts knows a variance to about ± 63% only"
+    assert warning in sfumato("power", folder, "--metric", "reward", "--change", "0.8").out
+    monkeypatch.setattr(test_measured, "PROMPTS", [f"a thing {i}" for i in range(12)])
+    large = make_run(tmp_path / "large").path
+    outcome = sfumato("power", large, "--metric", "reward", "--change", "0.8")
+    assert outcome.code == 0 and "Warning" not in outcome.out
+
+
+@pytest.mark.parametrize("points", ["base, tuned, update 10", "base,late", "the base,tuned, update 10", "base, late "])
+def test_points_are_known_by_their_labels(folder, sfumato, points):
+    rows = read_jsonl(folder / "evaluation" / "images.jsonl")
+    renamed = [row | {"point": "late"} if row["point"] == "tuned" else row for row in rows]
+    write_jsonl(folder / "evaluation" / "images.jsonl", renamed)
+    labels = {"base": "the base", "late": "tuned, update 10"}
+    described = [{"name": name, "label": label} for name, label in labels.items()]
+    write_json(folder / "evaluation" / "frontier.json", {"points": described})
+    outcome = sfumato("power", folder, "--metric", "reward", "--change", "0.8", "--points", points)
+    assert outcome.code == 0 and "base's reward" in outcome.out, outcome.err
 
 
 def test_one_point_alone_says_what_it_does_not_know(folder, sfumato):
@@ -58,6 +88,7 @@ def test_one_point_alone_says_what_it_does_not_know(folder, sfumato):
     ("options", "message"),
     [
         (["--metric", "beauty"], 'no metric "beauty"'),
+        (["--metric", "recal"], 'did you mean "recall"?'),
         (["--metric", "reward", "--change", "much"], "--change must be a share such as 5% or a number such as 0.1"),
         (["--metric", "reward", "--change", "0%"], "the change to be seen must not be 0"),
         (["--metric", "reward", "--points", "base,tuned,aig"], "one or two points, not 3"),

@@ -4,7 +4,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato.frontier.power import Pilot, designs, detectable, power, prompts_needed, prompts_range, run_pilot
+from sfumato.frontier.power import (
+    Pilot,
+    designs,
+    detectable,
+    fewest_prompts,
+    power,
+    prompts_needed,
+    prompts_range,
+    run_pilot,
+)
 from sfumato.metrics import recall, vendi_score
 
 BETWEEN, WITHIN = 0.3, 1.0
@@ -92,7 +101,7 @@ def test_no_effect_is_seen_as_often_as_alpha_says() -> None:
 def test_needed_prompts_are_the_fewest_that_do(effect: float, n: int, wanted: float) -> None:
     m = prompts_needed(KNOWN, effect, n, wanted)
     assert power(KNOWN, effect, m, n) >= wanted
-    assert m == 3 or power(KNOWN, effect, m - 1, n) < wanted
+    assert m == 6 or power(KNOWN, effect, m - 1, n) < wanted
     assert detectable(KNOWN, m, n, wanted) <= effect * (1 + 1e-6)
     low, high = prompts_range(KNOWN, effect, n, wanted)
     assert low <= m <= high
@@ -131,9 +140,20 @@ def test_designs_that_the_pilot_knows_nothing_of_are_refused() -> None:
         designs(Pilot(12, (41, 48), (0.5, 0.5), (0.1, 0.1)), 0.05)
 
 
-def test_without_any_noise_three_prompts_do() -> None:
+def test_images_among_which_all_are_neighbours_are_not_planned_with() -> None:
+    assert [design.images for design in designs(KNOWN, 0.5, fewest=8)] == [8, 16, 32]
+    with pytest.raises(ValueError, match="can be planned for from 34 on"):
+        designs(Pilot(12, (4, 40), (1.0, 1.0), (0.1, 0.1)), 0.5, fewest=34)
+    with pytest.raises(ValueError, match=r"a pilot with 8 images per prompt .* take one with 10 or more"):
+        designs(KNOWN, 0.5, fewest=10)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.05, 0.0625, 0.01])
+def test_no_plan_has_fewer_prompts_than_a_sign_flip_needs(alpha: float) -> None:
     still = Pilot(12, (4, 8), (1.0, 1.0), (0.0, 0.0))
-    assert prompts_needed(still, 0.1, 4) == 3
+    m = fewest_prompts(alpha)
+    assert 2 / 2**m <= alpha < 2 / 2 ** (m - 1)
+    assert prompts_needed(still, 0.1, 4, alpha=alpha) == prompts_range(still, 0.1, 4, alpha=alpha)[0] == m
     assert power(still, 0.0, 3, 4) == 0
 
 

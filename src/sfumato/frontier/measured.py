@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ def read_measured(run: Run, metric: str, points: Sequence[str]) -> Measured:
     concerned = [i for point in (*points, REFERENCE) for seeds in places[point].values() for i in seeds.values()]
     known = _instruments(run, rows, concerned)
     if metric not in known:
-        raise ValueError(f'there is no metric "{metric}" to plan for, only {", ".join(known)}')
+        near = difflib.get_close_matches(metric, known, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else ""
+        raise ValueError(f'there is no metric "{metric}" to plan for, only {", ".join(known)}{hint}')
     read, measure, least, compared = known[metric]
     if compared:
         _check_reference(places, points[0])

@@ -24,6 +24,8 @@ from sfumato.frontier.statistics import NORMAL, Array
 DRAWS = 20
 IMAGES = (4, 8, 16, 32)
 MOST_PROMPTS = 1_000_000
+GOOD_PILOT = 12
+"""Prompts with which a pilot knows a variance to about ± 43 %; with fewer it should not be trusted much."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +157,13 @@ def detectable(pilot: Pilot, prompts: int, images: int, wanted: float = 0.8, alp
     return high * math.sqrt(pilot.variance(images) / prompts)
 
 
+def fewest_prompts(alpha: float = 0.05) -> int:
+    """The fewest prompts whose 2^m sign flips can give a two-sided p-value of `alpha`: 6 for 5 %."""
+    return math.ceil(1 - math.log2(alpha))
+
+
 def prompts_needed(pilot: Pilot, effect: float, images: int, wanted: float = 0.8, alpha: float = 0.05) -> int:
-    """The fewest prompts, at least 3, with which a mean difference of `effect` is seen with this power.
+    """The fewest prompts, at least `fewest_prompts`, with which a mean difference of `effect` is seen with this power.
 
     Raises:
         ValueError: no effect, a power or alpha outside its range, or more than a million prompts.
@@ -164,7 +171,8 @@ def prompts_needed(pilot: Pilot, effect: float, images: int, wanted: float = 0.8
     _check(wanted, alpha)
     if not 0 < abs(effect) < math.inf:
         raise ValueError(f"the change to be seen must not be 0, NaN or infinite: it is {effect}")
-    low, high = 2, 3
+    high = fewest_prompts(alpha)
+    low = high - 1
     while power(pilot, effect, high, images, alpha) < wanted:
         low, high = high, 2 * high
         if high > MOST_PROMPTS:
@@ -218,24 +226,33 @@ def designs(
     forwards: float = 1.0,
     wanted: float = 0.8,
     alpha: float = 0.05,
+    fewest: int = 0,
 ) -> list[Design]:
     """For each number of images what it takes to see a change, with the cost.
 
     Args:
         change: as a share of the first point's value with as many images, or with `relative` false in its own units.
-        images: numbers of images per prompt; those below the pilot's smallest are left out.
+        images: numbers of images per prompt; those below the pilot's smallest, or below `fewest`, are left out.
         forwards: denoiser forwards for one image of every point that has to be sampled, together.
         wanted: power, between alpha and 1.
         alpha: two-sided.
+        fewest: images below which the measure hardly tells points apart. With k neighbours, 2 (k + 1): with k + 1
+            images every other image is a neighbour, and recall is nearly 1 whatever the model.
 
     Raises:
-        ValueError: as for `prompts_needed`, or all numbers of images are below the pilot's smallest.
+        ValueError: as for `prompts_needed`, all numbers of images are left out, or the pilot has fewer than `fewest`.
     """
-    known = [n for n in images if n >= pilot.sizes[0]]
+    if pilot.sizes[-1] < fewest:
+        raise ValueError(
+            f"a pilot with {pilot.sizes[-1]} images per prompt on either side hardly tells points apart: "
+            f"for this metric take one with {fewest} or more, or measure with fewer neighbours (evaluation.neighbours)"
+        )
+    least = max(fewest, pilot.sizes[0])
+    known = [n for n in images if n >= least]
     if not known:
         raise ValueError(
-            f"designs with {', '.join(map(str, images))} images per prompt are too small for this metric, which the "
-            f"pilot knows from {pilot.sizes[0]} on: measure it with fewer neighbours (evaluation.neighbours)"
+            f"designs with {', '.join(map(str, images))} images per prompt are too small for this metric, which "
+            f"can be planned for from {least} on: measure it with fewer neighbours (evaluation.neighbours)"
         )
     found = []
     for n in known:
