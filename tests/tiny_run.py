@@ -15,7 +15,7 @@ from tests import tiny
 RECIPE: dict[str, Any] = {
     "name": "tiny",
     "sampling": {"num_inference_steps": 2, "guidance_scale": 2.0},
-    "reward": {"name": "colourfulness"},
+    "reward": "colourfulness",
     "prompts": ["a", "b", "c"],
     "training": {
         "lora": {"rank": 2},

@@ -281,6 +281,13 @@ class Run:
         return self.path / "report.html"
 
 
+def reward_parts(recipe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a recipe's reward, each with its `name`, however the recipe writes them."""
+    section = recipe.get("reward") or []
+    parts = section if isinstance(section, list) else [section]
+    return [part if isinstance(part, dict) else {"name": part} for part in parts]
+
+
 def _changes(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
     """Dotted keys at which two recipes differ."""
     if isinstance(old, dict) and isinstance(new, dict):

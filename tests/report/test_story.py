@@ -115,6 +115,8 @@ def test_the_verdict_finds_a_pair_in_either_order():
         ({"pipeline": {"path": "/models/sd15"}, "reward": {"name": "jpeg"}}, "sd15, tuned on jpeg"),
         ({"pipeline": {"path": "sd15"}, "reward": [{"name": "clip"}, {"name": "jpeg"}]}, "sd15, tuned on clip + jpeg"),
         ({}, "demo"),
+        ({"pipeline": {"path": "x/sdxl"}, "reward": "colourfulness"}, "sdxl, tuned on colourfulness"),
+        ({"pipeline": {"path": "sd"}, "reward": ["mine:bright", {"name": "jpeg"}]}, "sd, tuned on mine:bright + jpeg"),
     ],
 )
 def test_title(recipe, title):

@@ -10,7 +10,7 @@ from typing import Any
 
 from sfumato.frontier.compare import summarise
 from sfumato.frontier.plane import LESS_IS_BETTER, read_values
-from sfumato.runs import Run
+from sfumato.runs import Run, reward_parts
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _read(run: Run, name: str, reward: str | None, diversity: str | None) -> Tun
         name=name,
         path=str(run.path),
         model=PurePath((recipe.get("pipeline") or {}).get("path") or "unknown").name,
-        reward=_reward(recipe.get("reward")),
+        reward=_reward(recipe),
         seed=int((recipe.get("training") or {}).get("seed", 0)),
         frontier=frontier,
         recipe=recipe,
@@ -110,10 +110,10 @@ def _read(run: Run, name: str, reward: str | None, diversity: str | None) -> Tun
     )
 
 
-def _reward(section: Any) -> str:
+def _reward(recipe: dict[str, Any]) -> str:
     """The rewards of a recipe by name, with the model where one is named: "preference (emoji64) + jpeg"."""
     found = []
-    for part in section if isinstance(section, list) else [section or {}]:
+    for part in reward_parts(recipe) or [{}]:
         name, model = str(part.get("name", "unknown")), part.get("model")
         found.append(f"{name} ({PurePath(str(model)).name})" if model else name)
     return " + ".join(found)

@@ -8,6 +8,7 @@ from typing import Any
 from sfumato.report.choice import END_POINTS, Balance, balances, best_balance, end_point, interior, mean, overlap
 from sfumato.report.collapse import Collapse
 from sfumato.report.vocabulary import capitalise, floor, lower_first, metric, number, percent, plural, quoted
+from sfumato.runs import reward_parts
 
 MOST = 3  # measures and prompts that the sentences name
 
@@ -128,6 +129,5 @@ def title(info: dict[str, Any], recipe: dict[str, Any]) -> str:
     if recipe.get("description"):
         return capitalise(recipe["description"].strip().rstrip("."))
     model = PurePath((recipe.get("pipeline") or {}).get("path") or "").name
-    rewards = recipe.get("reward") or []
-    names = [str(r["name"]) for r in (rewards if isinstance(rewards, list) else [rewards]) if r.get("name")]
+    names = [str(part["name"]) for part in reward_parts(recipe) if part.get("name")]
     return f"{model}, tuned on {' + '.join(names)}" if model and names else info["name"]
