@@ -65,7 +65,7 @@ def test_bad_input_says_what_to_do(runs, sfumato, tmp_path, monkeypatch):
 
     assert "is not a run folder" in refused(tmp_path / "nowhere")
     assert "given twice" in refused(runs[0], runs[0])
-    assert "write a value as vendi>=2.1" in refused(runs[0], "--min-diversity", "2.1")
+    assert "or a value as vendi>=2.1" in refused(runs[0], "--min-diversity", "2.1")
     assert f"{runs[1]}: there is no metric 'x'" in refused(runs[1], "--min-reward", "x>=1")
     assert "a figure ends in .pdf, .svg or .png" in refused(runs[0], "--figure", "x.bmp")
     (runs[1] / "evaluation/frontier.json").unlink()

@@ -10,6 +10,7 @@ from sfumato.config import PointConfig, load_recipe
 from sfumato.frontier import choose, read_runs
 from sfumato.paper.choice import choice_text, wrapped
 from sfumato.paper.usage import usage
+from sfumato.runs import write_json
 from sfumato.schedules import schedule
 from tests.frontier.measured_bed import make_frontier, write_run
 
@@ -44,6 +45,15 @@ def test_it_says_what_why_how_sure_and_at_what_price(tell):
     assert "Cost: 35 forwards per image, 1.8 times the base's 20." in text
 
 
+def test_it_says_what_the_alarm_thinks_of_the_point(tell, tmp_path):
+    tell()
+    entry = {"name": "aig-power-2", "verdict": "hacked", "levels": {"rewards": "alarm", "modes": "ok"}}
+    write_json(tmp_path / "run" / "evaluation" / "diagnosis.json", {"points": [entry]})
+    choice, text = tell(min_diversity=0.69)
+    assert choice.chosen.name == "aig-power-2"
+    assert "Diagnosis: hacked (rewards); `sfumato diagnose" in text
+
+
 def test_a_tie_is_said_to_be_one(tell):
     _, text = tell(noise=1.0, min_reward=0.2, shift={"lora-0.3": 0.5})
     assert "is within the noise of the prompts: take either" in text
@@ -53,7 +63,7 @@ def test_balance_and_budget_have_words_of_their_own(tell):
     _, text = tell(budget=33)
     assert "It has the best balance of the 4 points that cost at most 33 forwards per image: 0.38, the product" in text
     assert "Ruled out: AIG power 2 (cost too much)." in text
-    assert "Uncertain: if the prompts are resampled, this very point is chosen on 100% of them." in text
+    assert "How sure: if the prompts are resampled, this very point is chosen on 100% of them." in text
 
 
 def test_without_a_choice_it_says_the_nearest_and_what_to_try(tell, tmp_path):

@@ -51,7 +51,9 @@ class Threshold:
             hint = "--budget limits forwards" if named[1] == "forwards" else "constrain one of which more is better"
             raise ValueError(f"less {named[1]} is better, so {given!r} constrains nothing useful: {hint}")
         if not named and not 0 < value <= 1:
-            raise ValueError(f"a share is above 0 and at most 1 (100%), not {given}: write a value as vendi>=2.1")
+            raise ValueError(
+                f"a share is above 0 and at most 1 (100%), not {given}: write 0.9 or 90%, or a value as vendi>=2.1"
+            )
         return cls(value, named[1] if named else None)
 
 

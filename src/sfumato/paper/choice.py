@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -14,6 +15,7 @@ from sfumato.frontier.tuned_runs import TunedRun
 from sfumato.paper.usage import usage
 from sfumato.report.table import aligned
 from sfumato.report.vocabulary import lower_first, metric, number
+from sfumato.runs import read_json
 
 ELSEWHERE = ("gold", "vendi", "recall", "distance")
 """Metrics that are told of the chosen point beside those on its axes."""
@@ -98,6 +100,7 @@ def _chosen(choice: Choice, run: TunedRun) -> Iterator[str]:
     yield _why(choice, point)
     yield _keeps(choice, point)
     yield from _elsewhere(choice, point, run.frontier)
+    yield from _diagnosis(run, point)
     yield _runner_up(choice)
     yield from _ruled_out(choice)
     yield _uncertain(choice, point)
@@ -136,7 +139,8 @@ def _keeps(choice: Choice, point: Candidate) -> str:
     ):
         value, base, tuned = (getattr(p, side) for p in (point, ends["base"], ends["tuned"]))
         levels = f"{with_limits(value)}; base {number(base.mean)}, tuned {number(tuned.mean)}"
-        parts.append(f"{_share(share)} of {of} {_word(choice.axes[side])} ({levels})")
+        kept = f"{_share(share)} of {of}" if share else "what there is of"
+        parts.append(f"{kept} {_word(choice.axes[side])} ({levels})")
     return f"It keeps {' and '.join(parts)}."
 
 
@@ -157,6 +161,19 @@ def _elsewhere(choice: Choice, point: Candidate, frontier: Mapping[str, Any]) ->
     if len(told_of) == 2:
         moved, furthest = told_of
         yield f"On unrelated prompts it moved {moved} away from the base's images (tuned {furthest})."
+
+
+def _diagnosis(run: TunedRun, point: Candidate) -> Iterator[str]:
+    """What the alarm thinks of the point, where it was asked."""
+    path = Path(run.path) / "evaluation" / "diagnosis.json"
+    entries = read_json(path)["points"] if path.exists() else []
+    for entry in entries:
+        if entry["name"] == point.name:
+            signs = [name for name, level in entry["levels"].items() if level in ("alarm", "warn")]
+            because = f" ({', '.join(signs)})" if signs else ""
+            yield (
+                f"Diagnosis: {entry['verdict']}{because}; `sfumato diagnose {run.path} --point {point.name}` shows why."
+            )
 
 
 def _runner_up(choice: Choice) -> str:
@@ -199,8 +216,8 @@ def _uncertain(choice: Choice, point: Candidate) -> str:
         f" ({', '.join(rivals)})." if rivals else "."
     )
     if choice.min_diversity or choice.min_reward:
-        return f"Uncertain: on resampled prompts it satisfies this with probability {point.probability:.2f}, and {text}"
-    return f"Uncertain: if the prompts are resampled, {text}"
+        return f"How sure: on resampled prompts it satisfies this with probability {point.probability:.2f}, and {text}"
+    return f"How sure: if the prompts are resampled, {text}"
 
 
 def _cost(choice: Choice, point: Candidate) -> str:
