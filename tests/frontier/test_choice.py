@@ -75,7 +75,15 @@ def test_a_budget_that_nothing_meets_has_no_nearest():
 def test_nothing_is_balanced_where_nothing_was_lost():
     found = choose(make_frontier(shift={"tuned": 5.0}))
     assert found.chosen is None
-    assert any("tuning lowers vendi with probability 0.00" in warning for warning in found.warnings)
+    assert found.warnings[0].startswith("Tuning did not lower vendi: tuned minus base is 1.4")
+
+
+def test_a_change_within_noise_is_warned_of_first_and_no_other_is():
+    assert choose(make_frontier(noise=0.5)).warnings == ()
+    frontier = make_frontier(noise=1.0, shift={"tuned": 3.6})  # as diverse as the base
+    found = choose(frontier | {"warnings": ["of the run"]})
+    assert found.warnings[0].startswith("Tuning did not lower vendi beyond noise: tuned minus base is ")
+    assert found.warnings[1:] == ("of the run",)
 
 
 def test_probabilities_are_those_of_resampling_by_hand():
@@ -119,7 +127,7 @@ def test_shares_of_a_doubtful_gain_have_no_limits():
     for point in frontier["points"]:
         point["per_prompt"]["reward"] = [3.0, -2.0, 1.0, -1.0, 2.0, -2.0] if point["name"] == "tuned" else [0.0] * 6
     found = choose(frontier)
-    assert any("tuning raises reward with probability" in warning for warning in found.warnings)
+    assert found.warnings[0].startswith("Tuning did not raise reward beyond noise")
     assert any("Only 6 prompts" in warning for warning in found.warnings)
     assert all(point.gain_kept.low is None for point in found.candidates)
     assert all(point.diversity_kept.low is not None for point in found.candidates)

@@ -100,6 +100,8 @@ def test_images_without_measurements_make_a_wall(tmp_path):
     (run.evaluation / "frontier.json").unlink()
     page = read(run)
     assert "wall" in page.ids and "frontier" not in page.ids
+    assert f"Not measured yet: {len(run.images())} images were sampled so far." in page.text
+    assert "this page shows the training alone" not in page.text
     assert {"base", "tuned"} < {point["name"] for point in page.data["points"]}
 
 
@@ -185,6 +187,18 @@ def test_a_diagnosis_stands_first_with_its_pictures(tmp_path):
     for words in (diagnosis["verdict"], *diagnosis["sentences"], diagnosis["findings"][0]["text"]):
         assert words in page.text
     assert len(page.ids["evidence-0-0"].strip()) > 50 and "evidence-0-1" not in page.ids
+
+
+def test_a_recommended_point_says_what_the_alarm_thinks_of_it(tmp_path):
+    run = small(tmp_path)
+    entries = [
+        {"name": "aig-power-1", "verdict": "hacked", "levels": {"rewards": "alarm", "modes": "ok"}},
+        {"name": "aig-power-2", "verdict": "sound", "levels": {"rewards": "ok"}},
+    ]
+    write_json(run.evaluation / "diagnosis.json", add_diagnosis(run) | {"points": entries})
+    text = read(run).text
+    assert "Diagnosis of this point: hacked (rewards)." in text and "Diagnosis of this point: sound." in text
+    assert text.count("Diagnosis of this point") == 2
 
 
 def test_a_diagnosis_cannot_bring_in_files_from_elsewhere(tmp_path):

@@ -6,7 +6,7 @@ resampled prompts the constraint may not hold, and another point may be chosen. 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -168,7 +168,7 @@ def choose(
         none=float(frequency[0]),
         prompts=m,
         images_per_prompt=frontier.get("images_per_prompt"),
-        warnings=_warnings(frontier, plane, resampled),
+        warnings=_warnings(frontier, plane, whole, resampled, left_out),
     )
 
 
@@ -229,21 +229,31 @@ def _divided(part: Array, whole: Array) -> Array:
     return ratio(part, whole[:, None])
 
 
-def _warnings(frontier: Mapping[str, Any], plane: Plane, resampled: Array) -> tuple[str, ...]:
-    """The run's own warnings, and what makes the choice doubtful."""
-    found = [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]
+def _warnings(
+    frontier: Mapping[str, Any], plane: Plane, whole: Array, resampled: Array, left_out: Array
+) -> tuple[str, ...]:
+    """What makes the choice doubtful, first of all a change by tuning that noise could have made; then the run's own."""
+    changes = plane.versus(plane.tuned, plane.base, whole, resampled, left_out)
+    found = list(_doubts(plane.axes, changes))
+    found += [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]
     prompts = len(plane.values)
     if prompts < ENOUGH_PROMPTS and not any(f"{prompts} prompts" in warning for warning in found):
         found.append(f"Only {prompts} prompts: intervals are rough and probabilities too sure.")
-    base, tuned = resampled[:, plane.base], resampled[:, plane.tuned]
-    changes = {
-        f"raises {plane.axes['reward']}": tuned[:, plane.r] > base[:, plane.r],
-        f"lowers {plane.axes['diversity']}": tuned[:, plane.d] < base[:, plane.d],
-    }
-    for change, happened in changes.items():
-        if (chance := float(happened.mean())) < SURE:
-            found.append(
-                f"On resampled prompts tuning {change} with probability {chance:.2f} only: shares of the change are "
-                "mostly noise."
-            )
     return tuple(dict.fromkeys(found))
+
+
+def _doubts(axes: Mapping[str, str], changes: Mapping[str, Interval]) -> Iterator[str]:
+    """The axes on which tuning did not do what tuning does, by the paired change of each."""
+    for side, verb in (("reward", "raise"), ("diversity", "lower")):
+        change = changes[side]
+        size = f"tuned minus base is {change.mean:.3g}, with a 95 % interval of {change.low:.3g} to {change.high:.3g}"
+        if change.low <= 0 <= change.high:
+            yield (
+                f"Tuning did not {verb} {axes[side]} beyond noise: {size}. Shares of this change, balances and "
+                "hypervolumes mean little here."
+            )
+        elif (change.mean > 0) != (side == "reward"):
+            yield (
+                f"Tuning did not {verb} {axes[side]}: {size}. There is no change to share, and balances and "
+                "hypervolumes mean little here."
+            )

@@ -13,6 +13,7 @@ from sfumato.frontier.plane import Threshold
 from sfumato.frontier.statistics import Interval
 from sfumato.frontier.tuned_runs import TunedRun
 from sfumato.paper.usage import usage
+from sfumato.report.choice import alarm
 from sfumato.report.table import aligned
 from sfumato.report.vocabulary import lower_first, metric, number
 from sfumato.runs import read_json
@@ -29,7 +30,7 @@ def choice_text(choice: Choice, run: TunedRun) -> str:
     sentences = map(wrapped, _chosen(choice, run) if choice.chosen else _none(choice, run))
     warnings = [wrapped(f"warning: {warning}") for warning in choice.warnings]
     return "\n".join(
-        [title, f"{known}, 95 % intervals over prompts", "", *choice_table(choice), "", *sentences, *warnings]
+        [title, f"{known}, 95 % intervals over prompts", "", *choice_table(choice), "", *warnings, *sentences]
     )
 
 
@@ -166,14 +167,8 @@ def _elsewhere(choice: Choice, point: Candidate, frontier: Mapping[str, Any]) ->
 def _diagnosis(run: TunedRun, point: Candidate) -> Iterator[str]:
     """What the alarm thinks of the point, where it was asked."""
     path = Path(run.path) / "evaluation" / "diagnosis.json"
-    entries = read_json(path)["points"] if path.exists() else []
-    for entry in entries:
-        if entry["name"] == point.name:
-            signs = [name for name, level in entry["levels"].items() if level in ("alarm", "warn")]
-            because = f" ({', '.join(signs)})" if signs else ""
-            yield (
-                f"Diagnosis: {entry['verdict']}{because}; `sfumato diagnose {run.path} --point {point.name}` shows why."
-            )
+    if path.exists() and (found := alarm(read_json(path), point.name)):
+        yield f"Diagnosis: {found}; `sfumato diagnose {run.path} --point {point.name}` shows why."
 
 
 def _runner_up(choice: Choice) -> str:

@@ -64,11 +64,14 @@ def write_report(run: Run) -> Path:
     if frontier:
         write_text(run.path / "frontier.svg", frontier_svg(run))
     recipe = run.recipe if run.recipe_path.exists() else {}
+    diagnosis = read_diagnosis(run)
     page = _template().render(
         title=story.title(run.info, recipe),
         info={"created": "", "versions": {}} | run.info,
         frontier=frontier,
-        diagnosis=read_diagnosis(run),
+        diagnosis=diagnosis,
+        alarms={name: choice.alarm(diagnosis, name) for name in names},
+        sampled=len(records),
         metrics=describe_metrics(frontier),
         methods=describe_methods(frontier, strips),
         comparison=_comparison(frontier, strips),

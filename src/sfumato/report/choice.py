@@ -143,6 +143,15 @@ def _shares(point: dict[str, Any], ends: Any) -> tuple[tuple[float, float, float
     return found[0], found[1]
 
 
+def alarm(diagnosis: dict[str, Any], name: str) -> str:
+    """What `sfumato diagnose` thinks of a point and why, "hacked (rewards, modes)"; empty if it was not asked."""
+    for entry in diagnosis.get("points") or []:
+        if entry["name"] == name:
+            signs = [sign for sign, level in (entry.get("levels") or {}).items() if level in ("alarm", "warn")]
+            return f"{entry['verdict']} ({', '.join(signs)})" if signs else entry["verdict"]
+    return ""
+
+
 def difference(frontier: dict[str, Any], a: str, b: str, key: str) -> dict[str, Any] | None:
     """The simultaneous difference a - b of one figure, whichever way round frontier.json holds it."""
     for row in frontier["differences"]:
