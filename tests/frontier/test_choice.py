@@ -174,6 +174,8 @@ def test_thresholds_are_read(text, value, metric):
     ("asked", "message"),
     [
         ({"min_diversity": "2.1"}, "a share is above 0 and at most 1"),
+        ({"min_diversity": "90"}, r"not 90: did you mean 90%\?"),
+        ({"min_diversity": "150%"}, "not 150%: write 0.9 or 90%"),
         ({"min_reward": 0}, "a share is above 0"),
         ({"min_diversity": "much"}, "cannot read 'much': write a share as 0.9 or 90%"),
         ({"min_diversity": "nan"}, "cannot read"),

@@ -74,9 +74,48 @@ def test_without_a_choice_it_says_the_nearest_and_what_to_try(tell, tmp_path):
     _, text = tell(min_diversity="recall>=0.78", diversity="recall")
     assert "Nearest: AIG power 4" in text and "tune-schedule" not in text
     _, text = tell(min_diversity=0.5, budget=3)
-    assert "The cheapest point costs 20 forwards per image: raise --budget to that." in text
+    assert "No operating point costs at most 3 forwards per image. The cheapest costs 20: raise --budget" in text
+    assert "The cheapest costs 20: raise --budget" in tell(budget=3)[1]
     _, text = tell(shift={"tuned": 5.0})
     assert "There is nothing to balance: none has both more reward than the base and more Vendi score" in text
+
+
+def test_a_value_that_nothing_has_is_answered_with_the_nearest_value(tell):
+    choice, text = tell(noise=0.5, min_diversity="vendi>=200")
+    assert "Choice: none. No operating point can have vendi of at least 200." in text
+    near = choice.nearest
+    assert f"Nearest: {near.label} ({near.name}), which has vendi {near.diversity.mean:.2f} [" in text
+
+
+def test_a_share_just_too_small_is_not_rounded_to_what_was_asked(tell):
+    shift = {"aig-power-4": -0.216}  # (4.584 - 1) / 4 = 89.6 %
+    choice, text = tell(min_diversity=0.9, shift=shift)
+    assert choice.chosen is None and "40 % [40, 40] of the gain and 89.6 % [89.6, 89.6] of the diversity" in text
+    assert "90 % [90, 90]" not in text
+
+
+def test_the_only_point_is_said_to_be_the_only_one(tell):
+    _, text = tell(min_diversity=0.9)
+    assert "Choice: AIG power 4 (aig-power-4) No other point can keep at least 90 % of the base's Vendi score" in text
+
+
+def test_without_a_gain_no_share_of_it_is_told(tmp_path):
+    frontier = make_frontier()
+    tuned = next(point for point in frontier["points"] if point["name"] == "tuned")
+    tuned["per_prompt"]["gold"] = [-0.1] * 24
+    write_run(tmp_path / "run", frontier)
+    (run,) = read_runs([tmp_path / "run"])
+    choice = choose(run.frontier, reward="gold", min_diversity=0.5)
+    text = " ".join(choice_text(choice, run).split())
+    assert all(point.gain_kept is None for point in choice.candidates)
+    assert "It has gold reward 0.350 [0.350, 0.350]; base 0" in text and "of what tuning gained" not in text
+
+
+def test_marks_have_a_legend(tell):
+    legend = "* no other point is at least as good on both axes and better on one"
+    assert f"{legend}, > the choice" in tell()[1]
+    text = tell(min_diversity=0.99)[1]
+    assert legend in text and "> the choice" not in text
 
 
 def test_drift_is_told_where_it_was_measured(tell, tmp_path):

@@ -2,6 +2,7 @@ import base64
 import io
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -44,6 +45,17 @@ def test_a_deleted_image_leaves_its_place_empty(tmp_path):
     (tmp_path / records[1]["file"]).unlink()
     strip = decode(images.strips(records, tmp_path, [], []).strips["a", "p"]).convert("RGBA")
     assert [strip.getpixel((x, 32))[3] for x in (32, 96)] == [255, 0]
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-30], lambda data: b"", lambda data: b"no picture"])
+def test_a_damaged_image_is_named_with_what_to_do(damage, tmp_path):
+    records = [record(tmp_path, "a", "p", seed, (seed, 9, 9), (128, 128)) for seed in (1, 2)]
+    file = tmp_path / records[1]["file"]
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=rf"cannot read the image {file} .*delete it; `sfumato evaluate`"):
+        images.strips(records, tmp_path, ["p"], [])
+    with pytest.raises(ValueError, match="cannot read the image"):
+        images.sheet(file)
 
 
 def test_large_images_become_small_tiles_of_their_shape(tmp_path):

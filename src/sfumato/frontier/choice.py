@@ -232,7 +232,7 @@ def _divided(part: Array, whole: Array) -> Array:
 def _warnings(
     frontier: Mapping[str, Any], plane: Plane, whole: Array, resampled: Array, left_out: Array
 ) -> tuple[str, ...]:
-    """What makes the choice doubtful, first of all a change by tuning that noise could have made; then the run's own."""
+    """What makes the choice doubtful: first a change by tuning that is noise, then the run's own warnings."""
     changes = plane.versus(plane.tuned, plane.base, whole, resampled, left_out)
     found = list(_doubts(plane.axes, changes))
     found += [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]

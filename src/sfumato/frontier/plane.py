@@ -51,8 +51,10 @@ class Threshold:
             hint = "--budget limits forwards" if named[1] == "forwards" else "constrain one of which more is better"
             raise ValueError(f"less {named[1]} is better, so {given!r} constrains nothing useful: {hint}")
         if not named and not 0 < value <= 1:
+            hint = f"did you mean {value:g}%? Else " if 1 < value <= 100 and not text.endswith("%") else ""
             raise ValueError(
-                f"a share is above 0 and at most 1 (100%), not {given}: write 0.9 or 90%, or a value as vendi>=2.1"
+                f"a share is above 0 and at most 1 (100%), not {given}: "
+                f"{hint}write 0.9 or 90%, or a value as vendi>=2.1"
             )
         return cls(value, named[1] if named else None)
 

@@ -14,7 +14,7 @@ from sfumato.frontier.statistics import Interval
 from sfumato.frontier.tuned_runs import TunedRun
 from sfumato.paper.usage import usage
 from sfumato.report.choice import alarm
-from sfumato.report.table import aligned
+from sfumato.report.table import LEGEND, aligned
 from sfumato.report.vocabulary import lower_first, metric, number
 from sfumato.runs import read_json
 
@@ -30,7 +30,9 @@ def choice_text(choice: Choice, run: TunedRun) -> str:
     sentences = map(wrapped, _chosen(choice, run) if choice.chosen else _none(choice, run))
     warnings = [wrapped(f"warning: {warning}") for warning in choice.warnings]
     return "\n".join(
-        [title, f"{known}, 95 % intervals over prompts", "", *choice_table(choice), "", *warnings, *sentences]
+        [title, f"{known}, 95 % intervals over prompts", "", *choice_table(choice), "", _legend(choice), ""]
+        + ([*warnings, ""] if warnings else [])
+        + [*sentences]
     )
 
 
@@ -47,9 +49,14 @@ def choice_table(choice: Choice) -> list[str]:
     for point in choice.candidates:
         mark = ">" if choice.chosen and point.name == choice.chosen.name else "*" if point.nondominated else ""
         row = [mark, point.label, with_limits(point.reward), with_limits(point.diversity)]
-        row += [_share(point.gain_kept), _share(point.diversity_kept), _forwards(point.forwards)]
+        row += [_share(point.gain_kept, choice.min_reward), _share(point.diversity_kept, choice.min_diversity)]
+        row.append(_forwards(point.forwards))
         rows.append([*row, *([f"{point.probability:.2f}"] if asked else []), f"{point.frequency:.2f}"])
     return [line.rstrip() for line in aligned(rows)]
+
+
+def _legend(choice: Choice) -> str:
+    return LEGEND + (", > the choice" if choice.chosen else "")
 
 
 def with_limits(value: Interval) -> str:
@@ -57,14 +64,20 @@ def with_limits(value: Interval) -> str:
     return f"{number(value.mean)} [{number(value.low)}, {number(value.high)}]"
 
 
-def _share(share: Share | None) -> str:
-    """`91 % [85, 97]`, without limits where there are none."""
+def _share(share: Share | None, least: Threshold | None = None) -> str:
+    """`91 % [85, 97]`, without limits where there are none; with more digits if it would round up to the least."""
     if share is None:
         return "\N{EN DASH}"
-    text = f"{100 * share.mean:.0f} %"
-    return (
-        text if share.low is None or share.high is None else f"{text} [{100 * share.low:.0f}, {100 * share.high:.0f}]"
-    )
+    digits = _digits(share.mean, least)
+    mean, *limits = (f"{100 * value:.{digits}f}" for value in (share.mean, share.low, share.high) if value is not None)
+    return f"{mean} % [{', '.join(limits)}]" if len(limits) == 2 else f"{mean} %"
+
+
+def _digits(share: float, least: Threshold | None) -> int:
+    """Decimals of a percentage with which a share below the least is seen to be below; at most 3."""
+    if least is None or least.metric or share >= least.value:
+        return 0
+    return next((digits for digits in range(3) if round(100 * share, digits) < 100 * least.value), 3)
 
 
 def _forwards(value: float | None) -> str:
@@ -117,7 +130,10 @@ def _chosen(choice: Choice, run: TunedRun) -> Iterator[str]:
 
 def _why(choice: Choice, point: Candidate) -> str:
     demands = _demands(choice)
-    among = f"the {len(_left(choice))} points that {demands}" if demands else "all points"
+    left = _left(choice)
+    if len(left) == 1:
+        return f"No other point can {demands}." if demands else "There is no other point."
+    among = f"the {len(left)} points that {demands}" if demands else "all points"
     if choice.objective != "balance":
         return f"It has the most {_word(choice.axes[choice.objective])} of {among}."
     return (
@@ -140,9 +156,9 @@ def _keeps(choice: Choice, point: Candidate) -> str:
     ):
         value, base, tuned = (getattr(p, side) for p in (point, ends["base"], ends["tuned"]))
         levels = f"{with_limits(value)}; base {number(base.mean)}, tuned {number(tuned.mean)}"
-        kept = f"{_share(share)} of {of}" if share else "what there is of"
-        parts.append(f"{kept} {_word(choice.axes[side])} ({levels})")
-    return f"It keeps {' and '.join(parts)}."
+        kept = f"keeps {_share(share)} of {of}" if share else "has"
+        parts.append(f"{kept} {_word(choice.axes[side])} {f'({levels})' if share else levels}")
+    return f"It {', and '.join(parts)}."
 
 
 def _elsewhere(choice: Choice, point: Candidate, frontier: Mapping[str, Any]) -> Iterator[str]:
@@ -225,6 +241,13 @@ def _cost(choice: Choice, point: Candidate) -> str:
 
 def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
     reward, diversity, demands = _word(choice.axes["reward"]), _word(choice.axes["diversity"]), _demands(choice)
+    if all("budget" in point.fails for point in choice.candidates if point.name != "base"):
+        cheapest = min(point.forwards or 0.0 for point in choice.candidates if point.name != "base")
+        yield (
+            f"Choice: none. No operating point costs at most {choice.budget:g} forwards per image. The cheapest costs "
+            f"{cheapest:.4g}: raise --budget to that."
+        )
+        return
     if not (choice.min_diversity or choice.min_reward):
         among = f"of the points that {demands}, " if demands else ""
         yield (
@@ -233,20 +256,26 @@ def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
             "axes with --reward and --diversity."
         )
         return
-    yield f"Choice: none. No operating point but the base model itself can {demands}."
-    if choice.nearest is None:
-        cheapest = min(point.forwards or 0.0 for point in choice.candidates if point.name != "base")
-        yield f"The cheapest point costs {cheapest:.4g} forwards per image: raise --budget to that."
-        return
+    base = next(point for point in choice.candidates if point.name == "base")
+    yield f"Choice: none. No operating point{'' if base.fails else ' but the base model itself'} can {demands}."
     point = choice.nearest
-    yield (
-        f"Nearest: {point.label} ({point.name}), which keeps {_share(point.gain_kept)} of the gain and "
-        f"{_share(point.diversity_kept)} of the diversity, at {_forwards(point.forwards)} forwards per image."
-    )
+    assert point is not None
+    yield f"Nearest: {point.label} ({point.name}), which {_nearly(choice, point, run.frontier)}."
     yield "Try: ask for less, or measure points in between: add them to evaluation.points."
     if keep := _keep(choice):
         yield "Or let a search find a schedule:"
         yield f"  sfumato tune-schedule {shlex.quote(run.path)} --keep {keep}"
+
+
+def _nearly(choice: Choice, point: Candidate, frontier: Mapping[str, Any]) -> str:
+    """What the nearest point has, in the terms in which it was asked."""
+    metrics = next(entry["metrics"] for entry in frontier["points"] if entry["name"] == point.name)
+    asked = [threshold.metric for threshold in (choice.min_diversity, choice.min_reward) if threshold]
+    found = [f"has {name} {with_limits(Interval(**metrics[name]))}" for name in dict.fromkeys(filter(None, asked))]
+    sides = (point.gain_kept, choice.min_reward, "gain"), (point.diversity_kept, choice.min_diversity, "diversity")
+    kept = [f"{_share(share, least)} of the {what}" for share, least, what in sides if share]
+    found += [f"keeps {' and '.join(kept)}"] if kept else []
+    return f"{' and '.join(found)}, at {_forwards(point.forwards)} forwards per image"
 
 
 def _keep(choice: Choice) -> str | None:

@@ -67,6 +67,9 @@ def strips(records: list[dict[str, Any]], folder: Path, prompts: list[str], poin
         folder: what the records' files are relative to.
         prompts: in the order in which they are shown; those that only the records have come after them.
         points: whose images are wanted; all if empty.
+
+    Raises:
+        ValueError: a picture is damaged.
     """
     records = [record for record in records if not points or record["point"] in points]
     cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
@@ -105,10 +108,21 @@ def _tile(path: Path) -> tuple[int, int]:
     """Size of a tile that shows the image at `path`."""
     if not path.exists():
         return 64, 64
-    with Image.open(path) as image:
-        width, height = image.size
+    width, height = _opened(path, "RGB").size
     scale = min(1.0, LARGEST_TILE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _opened(path: Path, mode: str) -> Image.Image:
+    """A picture in the colours of a mode."""
+    try:
+        with Image.open(path) as image:
+            return image.convert(mode)
+    except (OSError, SyntaxError) as error:
+        raise ValueError(
+            f"cannot read the image {path} ({error}): delete it; `sfumato evaluate` makes the pictures of an "
+            "evaluation again, and the report does without others"
+        ) from error
 
 
 def _strip(files: list[Path | None], tile: tuple[int, int]) -> str:
@@ -117,15 +131,14 @@ def _strip(files: list[Path | None], tile: tuple[int, int]) -> str:
     strip = Image.new("RGBA", (width * len(files), height))
     for number, file in enumerate(files):
         if file and file.exists():
-            with Image.open(file) as image:
-                strip.paste(ImageOps.pad(image.convert("RGBA"), tile, Image.Resampling.LANCZOS), (width * number, 0))
+            picture = ImageOps.pad(_opened(file, "RGBA"), tile, Image.Resampling.LANCZOS)
+            strip.paste(picture, (width * number, 0))
     return _webp(strip)
 
 
 def sheet(path: Path) -> str:
     """A picture of several, at most `LARGEST_SHEET` px wide or high, as WebP in base64."""
-    with Image.open(path) as image:
-        sheet = image.convert("RGB")
+    sheet = _opened(path, "RGB")
     sheet.thumbnail((LARGEST_SHEET, LARGEST_SHEET), Image.Resampling.LANCZOS)
     return _webp(sheet)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 COLUMNS = ("reward", "gold", "vendi", "distance", "recall", "precision", "style_entropy", "subcategory_entropy")
+LEGEND = "* no other point is at least as good on both axes and better on one"
 
 
 def frontier_table(frontier: dict[str, Any]) -> str:
@@ -26,7 +27,7 @@ def frontier_table(frontier: dict[str, Any]) -> str:
     ]
     chances = [f"P({c['a']} > {c['b']}) = {c['probability']:.2f}" for c in frontier["comparisons"]]
     warnings = [f"\nwarning: {warning}" for warning in frontier["warnings"]]
-    return "\n".join([*lines, "", "hypervolume (95 % over prompts)", *volumes, "", *chances, *warnings])
+    return "\n".join([*lines, "", LEGEND, "", "hypervolume (95 % over prompts)", *volumes, "", *chances, *warnings])
 
 
 def aligned(rows: list[list[str]]) -> list[str]:
