@@ -189,3 +189,21 @@ def test_a_definition_of_another_version_is_shown_as_it_is(tmp_path):
 def test_lines_that_are_copied_are_not_broken():
     assert wrapped("  " + "word " * 40) == "  " + "word " * 40
     assert max(map(len, wrapped("word " * 60).splitlines())) <= 110
+
+
+@pytest.mark.parametrize(
+    ("reward", "words"),
+    [
+        ("colourfulness", "colourfulness"),
+        ("rewards:redness", "rewards:redness"),
+        ({"name": "preference", "model": "models/emoji64"}, "preference (emoji64)"),
+        (["jpeg", {"name": "preference", "model": "emoji64"}], "jpeg + preference (emoji64)"),
+    ],
+    ids=str,
+)
+def test_every_way_to_name_a_reward_is_read(reward, words, tmp_path):
+    made = write_run(tmp_path / "run")
+    made.recipe_path.write_text(yaml.safe_dump(made.recipe | {"reward": reward}))
+    (run,) = read_runs([tmp_path / "run"])
+    assert run.reward == words
+    assert f"small-model, tuned on {words}, training seed 0" in " ".join(choice_text(choose(run.frontier), run).split())

@@ -241,11 +241,13 @@ def _cost(choice: Choice, point: Candidate) -> str:
 
 def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
     reward, diversity, demands = _word(choice.axes["reward"]), _word(choice.axes["diversity"]), _demands(choice)
+    base = next(point for point in choice.candidates if point.name == "base")
+    but_base = "" if base.fails else " but the base model itself"
     if all("budget" in point.fails for point in choice.candidates if point.name != "base"):
         cheapest = min(point.forwards or 0.0 for point in choice.candidates if point.name != "base")
         yield (
-            f"Choice: none. No operating point costs at most {choice.budget:g} forwards per image. The cheapest costs "
-            f"{cheapest:.4g}: raise --budget to that."
+            f"Choice: none. No operating point{but_base} costs at most {choice.budget:g} forwards per image. "
+            f"The cheapest costs {cheapest:.4g}: raise --budget to that."
         )
         return
     if not (choice.min_diversity or choice.min_reward):
@@ -256,8 +258,7 @@ def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
             "axes with --reward and --diversity."
         )
         return
-    base = next(point for point in choice.candidates if point.name == "base")
-    yield f"Choice: none. No operating point{'' if base.fails else ' but the base model itself'} can {demands}."
+    yield f"Choice: none. No operating point{but_base} can {demands}."
     point = choice.nearest
     assert point is not None
     yield f"Nearest: {point.label} ({point.name}), which {_nearly(choice, point, run.frontier)}."
