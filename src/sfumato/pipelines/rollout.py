@@ -44,6 +44,7 @@ class Step:
         next_sample: x_{t-1}.
         state: the scheduler's state just before the step.
         noise: the state of each image's generator just before the step.
+        options: what else the pipeline gave the scheduler's `step`, such as `eta`.
     """
 
     index: int
@@ -53,6 +54,7 @@ class Step:
     next_sample: torch.Tensor
     state: dict[str, Any] = field(repr=False)
     noise: list[torch.Tensor] = field(repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,9 @@ def _recorded(
     state, noise = snapshot(scheduler), [generator.get_state() for generator in generators]
     result = step(*args, **kwargs)
     after = result[0] if isinstance(result, tuple) else result.prev_sample
-    return result, Step(index, given["timestep"], given["sample"], given["model_output"], after, state, noise)
+    timestep, sample, prediction = (given.pop(name) for name in ("timestep", "sample", "model_output"))
+    options = {name: value for name, value in given.items() if name not in ("generator", "return_dict")}
+    return result, Step(index, timestep, sample, prediction, after, state, noise, options)
 
 
 @contextmanager
