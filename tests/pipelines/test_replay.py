@@ -59,7 +59,7 @@ def test_every_step_replays_bit_for_bit(family, scheduler):
 @pytest.mark.parametrize("scheduler", tiny.WITH_HISTORY)
 def test_replay_fails_where_the_schedulers_state_is_not_put_back(scheduler, monkeypatch):
     pipe, result = recorded("sd", scheduler)
-    monkeypatch.setattr("sfumato.pipelines.rollout.restore", lambda scheduler, state: None)
+    monkeypatch.setattr("sfumato.pipelines.recording.restore", lambda scheduler, state: None)
     try:
         wrong = mismatches(pipe, result)
     except (IndexError, TypeError, ValueError):
@@ -176,3 +176,34 @@ def test_a_rollout_without_recording_cannot_be_replayed():
     pipe = tiny.shared("sd")
     with pytest.raises(ValueError, match="record=True"):
         replay(pipe, rollout(pipe, seeds=[1], **tiny.call("sd", count=1)), 0)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_step_runs_from_another_sample(family):
+    pipe, other = tiny.shared(family, lora=True), tiny.call(family, steps=3)
+    result, elsewhere = (rollout(pipe, seeds=seeds, record=True, **other) for seeds in ([7, 8], [5, 6]))
+    step = elsewhere.steps[1]
+    moved = replay(pipe, result, 1, sample=step.sample)
+    assert torch.equal(moved.prediction, step.prediction) and torch.equal(moved.sample, step.sample)
+    assert not torch.equal(moved.prediction, result.steps[1].prediction)
+    assert mismatches(pipe, result) == []
+    sample = step.sample.clone().requires_grad_()
+    replay(pipe, result, 1, grad=True, sample=sample).prediction.sum().backward()
+    assert sample.grad.abs().max() > 0
+
+
+def test_a_step_runs_with_other_arguments():
+    pipe = tiny.shared("sd", lora=True)
+    arguments = tiny.call("sd", steps=2, guidance_scale=3.0)
+    result = rollout(pipe, seeds=[7, 8], record=True, **arguments)
+    sizes = tiny.counted(pipe.unet)
+    alone = replay(pipe, result, 1, guidance_scale=1.0)
+    embedded = tiny.embedded(pipe, "sd", arguments)["prompt_embeds"]
+    with torch.no_grad():
+        expected = pipe.unet(alone.sample, alone.timestep, encoder_hidden_states=embedded).sample
+    assert torch.allclose(alone.prediction, expected, atol=1e-6)
+    assert sizes[0] == 2
+    swapped = replay(pipe, result, 1, prompt=arguments["prompt"][::-1], sample=alone.sample.flip(0))
+    assert torch.allclose(swapped.prediction.flip(0), result.steps[1].prediction, atol=1e-5)
+    with pytest.raises(ValueError, match="prompt has 1 rows for 2 seeds"):
+        replay(pipe, result, 1, prompt=["cat"])

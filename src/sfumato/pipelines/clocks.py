@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +12,7 @@ import torch
 
 from sfumato.grids import Grid, Levels
 from sfumato.pipelines.patching import patched
+from sfumato.pipelines.predictions import signal_and_noise
 from sfumato.pipelines.state import POSITION
 from sfumato.schedules import Schedule
 
@@ -35,7 +35,7 @@ def read_grid(scheduler: Any, clock: str = "index") -> Grid:
     if clock == "timestep":
         measures = _time_measures(scheduler, values)
     elif clock in ("sigma", "logsnr"):
-        noise = [_signal_and_noise(scheduler, timesteps.new_tensor([value])) for value in values]
+        noise = [signal_and_noise(scheduler, timesteps.new_tensor([value])) for value in values]
         measures = _noise_measures(values, noise, getattr(scheduler, "alphas_cumprod", None))
     return Grid(len(values), measures)
 
@@ -58,19 +58,6 @@ def _time_measures(scheduler: Any, values: list[float]) -> dict[str, Levels]:
         if sigmas is None or not math.isclose(float(sigmas[0]) * count, values[0], rel_tol=1e-4):
             return {}
     return {"timestep": Levels(tuple(values), max(count - 1.0, values[0]), 0.0)}
-
-
-def _signal_and_noise(scheduler: Any, timestep: torch.Tensor) -> tuple[float, float] | None:
-    """α and σ at a timestep (1,); None if the scheduler has no way to add noise."""
-    probe = copy.copy(scheduler)  # some move their tables to the device of the sample, or note where they are
-    add = getattr(probe, "add_noise", None) or getattr(probe, "scale_noise", None)
-    if add is None:
-        return None
-    vars(probe).update({name: None for name in ("_begin_index", "_step_index") if name in vars(probe)})
-    clean, noise = torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]], dtype=torch.float64)
-    first, second = ("original_samples", "timesteps") if add.__name__ == "add_noise" else ("sample", "timestep")
-    alpha, sigma = add(**{first: clean, "noise": noise, second: timestep})[0].tolist()
-    return alpha, sigma
 
 
 def _noise_measures(values: list[float], noise: list[Any], table: torch.Tensor | None) -> dict[str, Levels]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,6 +11,31 @@ GUIDANCE = "_sfumato_guidance"
 """The attribute of a guided pipeline, and of its denoiser, that holds the `Guidance`."""
 POSITION = "_sfumato_position"
 """The scheduler attribute in which guidance counts the steps taken; part of the state like every other attribute."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One scheduler step as it happened.
+
+    Attributes:
+        index: position in the scheduler's list of timesteps.
+        timestep: what the scheduler was given, a 0-d tensor.
+        sample: x_t, (B, ...) in the pipeline's own latent layout.
+        prediction: what the scheduler saw as model output, that is after classifier-free guidance.
+        next_sample: x_{t-1}.
+        state: the scheduler's state just before the step.
+        noise: the state of each image's generator just before the step.
+        options: what else the pipeline gave the scheduler's `step`, such as `eta`.
+    """
+
+    index: int
+    timestep: torch.Tensor
+    sample: torch.Tensor
+    prediction: torch.Tensor
+    next_sample: torch.Tensor
+    state: dict[str, Any] = field(repr=False)
+    noise: list[torch.Tensor] = field(repr=False)
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 def snapshot(scheduler: Any) -> dict[str, Any]:
