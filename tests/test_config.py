@@ -32,9 +32,10 @@ def test_shipped_recipes_load_and_explain_themselves(name):
 
 def test_overrides_are_typed_dotted_and_later_ones_win():
     recipe = load_recipe(
-        "emoji64-draft", ["training.lr=1e-4", "training.objective.kl=0.5", "run=2026", "training.steps=3", "name=a"]
+        "emoji64-draft",
+        ["training.lr=1e-4", "training.regularizers.kl.coefficient=0.5", "run=2026", "training.steps=3", "name=a"],
     )
-    assert (recipe.training.lr, recipe.training.objective.kl, recipe.training.steps) == (1e-4, 0.5, 3)
+    assert (recipe.training.lr, recipe.training.regularizers.kl.coefficient, recipe.training.steps) == (1e-4, 0.5, 3)
     assert (recipe.run, str(recipe.folder)) == ("2026", "2026")
     assert load_recipe("emoji64-draft", ["name=a", "name=b"]).folder.name == "b"
 
@@ -115,9 +116,9 @@ def test_numbers_that_yaml_takes_for_text(tmp_path):
 
 
 def test_variants_change_the_training():
-    recipe = parse_recipe({**SMALL, "variants": {"kl": {"objective.kl": 0.5, "lora": {"rank": 2}}}})
+    recipe = parse_recipe({**SMALL, "variants": {"kl": {"regularizers.kl.coefficient": 0.5, "lora": {"rank": 2}}}})
     assert list(recipe.trainings) == ["tuned", "kl"]
-    assert recipe.trainings["kl"].objective.kl == 0.5
+    assert recipe.trainings["kl"].regularizers.kl.coefficient == 0.5
     assert recipe.trainings["kl"].lora.rank == 2
     assert recipe.trainings["tuned"] == TrainingConfig()
 
@@ -128,8 +129,8 @@ def test_a_variant_is_named_like_a_folder_of_its_own(name):
 
 
 def test_an_unknown_key_in_a_variant_is_named():
-    message = refusal({**SMALL, "variants": {"kl": {"objective.kll": 1}}})
-    assert "variant 'kl': unknown key 'objective.kll': did you mean 'objective.kl'" in message
+    message = refusal({**SMALL, "variants": {"kl": {"regularizers.kll": 1}}})
+    assert "variant 'kl': unknown key 'regularizers.kll': did you mean 'regularizers.kl'" in message
 
 
 @pytest.mark.parametrize(
@@ -196,3 +197,9 @@ def test_drift_is_not_looked_for_where_the_model_was_tuned():
 def test_the_documentation_has_every_key():
     assert f"{BEGIN}{tables()}{END}" in PAGE.read_text(encoding="utf-8"), "run python -m tools.recipe_table"
     assert "None |" not in tables(), "a key without a description"
+
+
+def test_kinds_of_points_are_no_part_of_a_key():
+    point = {"kind": "guidance", "schedul": "power"}
+    message = refusal({**SMALL, "evaluation": {"prompts": ["a"], "points": [{"kind": "base"}, point]}})
+    assert "unknown key 'evaluation.points.1.schedul': did you mean 'evaluation.points.1.schedule'?" in message

@@ -21,24 +21,26 @@ BEGIN, END = "<!-- tables: python -m tools.recipe_table -->\n", "<!-- end of tab
 def tables() -> str:
     """Every key of a recipe in Markdown: a table for the top level, one for each section and each kind of point."""
     parts = ["### Top level\n", *table(Recipe)]
-    for name, model in sections(Recipe):
-        parts += [f"\n### `{name}`\n", f"{summary(model)}\n", *table(model, name)]
+    for name, model, which in sections(Recipe):
+        heading = f"\n### `{name}`: `name: {which}`\n" if which else f"\n### `{name}`\n"
+        parts += [heading, f"{summary(model)}\n", *table(model, name, leave_out="name" if which else "")]
     for model in (BasePoint, TunedPoint, LoraScalePoint, GuidancePoint, BestOfPoint):
         kind = model.model_fields["kind"].default
         parts += [f"\n### A point of `evaluation.points`: `kind: {kind}`\n", f"{summary(model)}\n"]
         parts += table(model, leave_out="kind") if len(model.model_fields) > 1 else []
-        for name, inner in sections(model):
+        for name, inner, _ in sections(model):
             parts += [f"\n`{name}`: {summary(inner)}\n", *table(inner, name)]
     return "\n".join(parts) + "\n"
 
 
-def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
-    """Groups of keys by their dotted name, an outer one before those in it."""
+def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel], str]]:
+    """Groups of keys by their dotted name, an outer one before those in it, and the kind where there are several."""
     for name, field in model.model_fields.items():
-        inner = inner_model(field)
-        if inner:
-            yield f"{prefix}{name}", inner
-            yield from sections(inner, f"{prefix}{name}.")
+        inner = inner_models(field)
+        for each in inner:
+            which = each.model_fields["name"].default if "name" in each.model_fields else ""
+            yield f"{prefix}{name}", each, which
+            yield from sections(each, f"{prefix}{name}.")
 
 
 def table(model: type[BaseModel], prefix: str = "", leave_out: str = "") -> list[str]:
@@ -54,13 +56,13 @@ def summary(model: type[BaseModel]) -> str:
     return " ".join((model.__doc__ or "").split())
 
 
-def inner_model(field: FieldInfo) -> type[BaseModel] | None:
+def inner_models(field: FieldInfo) -> list[type[BaseModel]]:
     options = [field.annotation, *get_args(field.annotation)]
-    return next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
+    return [each for each in options if isinstance(each, type) and issubclass(each, BaseModel)]
 
 
 def kind(field: FieldInfo) -> str:
-    if inner_model(field):
+    if inner_models(field):
         return "group"
     return spelled(field.annotation) + "".join(f", {limit}" for limit in limits(field))
 

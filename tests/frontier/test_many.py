@@ -137,7 +137,11 @@ def test_a_method_with_other_points_is_left_out_of_that_run(tmp_path):
 def test_a_variant_of_the_same_name_is_another_point(tmp_path):
     frontier = json.loads(json.dumps(BETTER))
     next(p for p in frontier["points"] if p["name"] == "lora-0.3")["definition"] = {"kind": "tuned", "training": "kl"}
-    recipes = [{"kl": {"objective.kl": 5}}, {"kl": {"objective.kl": 5}}, {"kl": {"objective.kl": 2}}]
+    recipes = [
+        {"kl": {"regularizers.kl.coefficient": 5}},
+        {"kl": {"regularizers.kl.coefficient": 5}},
+        {"kl": {"regularizers.kl.coefficient": 2}},
+    ]
     paths = []
     for seed, variants in enumerate(recipes):
         run = write_run(tmp_path / f"run{seed}", frontier, training={"seed": seed})

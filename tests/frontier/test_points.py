@@ -50,7 +50,7 @@ def recipe(points):
             "reward": "gold",
             "prompts": ["a"],
             "sampling": {"num_inference_steps": 3},
-            "variants": {"kl": {"objective.kl": 0.5}, "slow": {"lr": 1e-5}},
+            "variants": {"kl": {"regularizers.kl.coefficient": 0.5}, "slow": {"lr": 1e-5}},
             "evaluation": {"prompts": ["a", "b", "c"], "points": points},
         }
     )

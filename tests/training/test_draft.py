@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from sfumato.pipelines.adapters import denoiser, trainable
+from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
 from sfumato.rewards import as_reward
 from sfumato.rewards.image import JPEGCompressibility
 from sfumato.training import Batch, Draft
+from sfumato.training.regularizers import KL
+from sfumato.training.terms import Terms
 from tests import tiny
 from tests.training.common import SAMPLING, brightness, make_trainer, sample
 
@@ -16,8 +18,13 @@ SEEDS = [3, 4]
 WORDS = ["red", "a blue one"]
 
 
-def batch(pipe, family):
-    return Batch(pipe, "default", WORDS, SEEDS, SAMPLING[family].call(), as_reward(brightness))
+def outcome(pipe, family, last_steps, kl=None):
+    """What DRaFT makes of a batch."""
+    terms = Terms({"kl": KL(kl)} if kl else {})
+    reward, switch = as_reward(brightness), AdapterSwitch(denoiser(pipe), "default")
+    batch = Batch(pipe, WORDS, SEEDS, SAMPLING[family].call(), reward, switch.off, terms)
+    (found,) = Draft(last_steps).outcomes(batch)
+    return found
 
 
 def predictor(pipe, family):
@@ -69,41 +76,42 @@ def assert_same_gradient(pipe, loss, wanted_loss):
 @LAST_STEPS
 def test_the_gradient_is_that_of_a_loop_by_hand(family, last_steps):
     pipe = tiny.pipeline(family, lora=True)
-    outcome = Draft(last_steps)(batch(pipe, family))
+    found = outcome(pipe, family, last_steps)
     images, _ = by_hand(pipe, family, last_steps)
     rewards = brightness(images, WORDS)
-    torch.testing.assert_close(outcome.rewards, rewards.detach())
-    assert_same_gradient(pipe, outcome.loss, -rewards.mean())
+    torch.testing.assert_close(found.rewards, rewards.detach())
+    assert_same_gradient(pipe, found.loss, -rewards.mean())
 
 
 @FAMILIES
 @LAST_STEPS
 def test_the_penalty_is_that_of_a_loop_by_hand(family, last_steps):
     pipe, base = tiny.pipeline(family, lora=True), tiny.pipeline(family)
-    outcome = Draft(last_steps, kl=0.5)(batch(pipe, family))
+    found = outcome(pipe, family, last_steps, kl=0.5)
     images, seen = by_hand(pipe, family, last_steps)
     with torch.no_grad():
         base_predictions = [predictor(base, family)(x, t) for x, t, _ in seen[-last_steps:]]
     tuned = torch.stack([prediction for _, _, prediction in seen[-last_steps:]])
     penalty = (tuned - torch.stack(base_predictions)).square().mean()
     assert penalty > 1e-4
-    torch.testing.assert_close(outcome.logs["kl"], penalty.detach(), rtol=1e-4, atol=1e-8)
-    assert_same_gradient(pipe, outcome.loss, 0.5 * penalty - brightness(images, WORDS).mean())
+    torch.testing.assert_close(found.logs["kl"], penalty.detach(), rtol=1e-4, atol=1e-8)
+    assert_same_gradient(pipe, found.loss, 0.5 * penalty - brightness(images, WORDS).mean())
 
 
 @FAMILIES
 def test_the_penalty_is_nothing_before_the_first_update(family, tmp_path):
-    first, second = make_trainer(tmp_path, family, Draft(2, kl=1.0), steps=2)
+    first, second = make_trainer(tmp_path, family, Draft(2), regularizers={"kl": {"coefficient": 1.0}}, steps=2)
     assert first["kl"] == 0.0
     assert second["kl"] > 0.0
 
 
 def test_a_larger_penalty_keeps_the_model_nearer_to_its_base(tmp_path):
     distances = []
-    for kl in (0.0, 0.003, 0.1):
+    for kl in (None, 0.003, 0.1):
         pipe = tiny.pipeline("sd")
         base = sample(pipe)
-        make_trainer(tmp_path / str(kl), objective=Draft(kl=kl), pipe=pipe, steps=6).run()
+        penalties = {"kl": {"coefficient": kl} if kl else None}
+        make_trainer(tmp_path / str(kl), pipe=pipe, regularizers=penalties, steps=6).run()
         distances.append((sample(pipe) - base).square().mean().sqrt().item())
     assert distances[0] > 2 * distances[1] > 3 * distances[2] > 0
 

@@ -7,12 +7,11 @@ import torch
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import read_jsonl
-from sfumato.training import Draft
 from tests import forked
 from tests.training.common import make_trainer
 
 OPTIONS = {
-    "objective": Draft(kl=0.1),
+    "regularizers": {"kl": {"coefficient": 0.1}},
     "batch_size": 4,
     "micro_batch_size": 1,
     "steps": 3,

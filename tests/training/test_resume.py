@@ -17,7 +17,13 @@ from tests import forked
 from tests.tiny_run import RECIPE, write_recipe
 from tests.training.common import make_trainer
 
-OPTIONS = {"objective": Draft(kl=0.1), "ema_decay": 0.5, "checkpoint_every": 2, "steps": 5, "weight_decay": 0.01}
+OPTIONS = {
+    "regularizers": {"kl": {"coefficient": 0.1}},
+    "ema_decay": 0.5,
+    "checkpoint_every": 2,
+    "steps": 5,
+    "weight_decay": 0.01,
+}
 
 
 def without_seconds(records):
@@ -95,7 +101,7 @@ def test_fewer_steps_than_done_are_refused(tmp_path):
     ("changes", "named"),
     [
         ({"lr": 0.5}, "lr"),
-        ({"objective": Draft(kl=0.2)}, "objective"),
+        ({"objective": Draft(2)}, "objective"),
         ({"batch_size": 3, "seed": 1}, "batch_size, seed"),
         ({"steps": 9, "lr_schedule": "cosine"}, "lr_schedule, steps"),
     ],

@@ -57,7 +57,11 @@ def test_micro_batches_add_up_to_the_batch(size, tmp_path):
     found = {}
     for micro in (None, size):
         trainer = make_trainer(
-            tmp_path / str(micro), objective=Draft(kl=0.1), batch_size=4, micro_batch_size=micro, steps=2
+            tmp_path / str(micro),
+            regularizers={"kl": {"coefficient": 0.1}},
+            batch_size=4,
+            micro_batch_size=micro,
+            steps=2,
         )
         gradients = captured_gradients(trainer)
         found[micro] = (trainer.run(), gradients)
@@ -72,7 +76,12 @@ def test_gradient_checkpointing_gives_the_same_gradient(family, tmp_path):
     gradients = {}
     for checkpointing in (False, True):
         trainer = make_trainer(
-            tmp_path / str(checkpointing), family, Draft(2, kl=0.1), gradient_checkpointing=checkpointing, steps=2
+            tmp_path / str(checkpointing),
+            family,
+            Draft(2),
+            regularizers={"kl": {"coefficient": 0.1}},
+            gradient_checkpointing=checkpointing,
+            steps=2,
         )
         gradients[checkpointing] = captured_gradients(trainer)
         trainer.run()
@@ -142,7 +151,7 @@ def test_a_pipeline_in_bfloat16_is_tuned_by_a_lora_in_float32(tmp_path):
 
 def test_every_prompt_is_encoded_once(tmp_path):
     pipe = tiny.pipeline("sd")
-    trainer = make_trainer(tmp_path, pipe=pipe, objective=Draft(kl=0.1), batch_size=4)
+    trainer = make_trainer(tmp_path, pipe=pipe, regularizers={"kl": {"coefficient": 0.1}}, batch_size=4)
     encoded = []
     pipe.text_encoder.register_forward_pre_hook(lambda *_: encoded.append(1))
     updates = iter(trainer)

@@ -5,6 +5,7 @@ overrides and checks everything before any work is done.
 """
 
 from sfumato.config.evaluation import EvaluationConfig
+from sfumato.config.objectives import DraftConfig, ObjectiveConfig
 from sfumato.config.points import (
     BasePoint,
     BestOfPoint,
@@ -16,8 +17,8 @@ from sfumato.config.points import (
 )
 from sfumato.config.prompts import Prompts, read_prompts
 from sfumato.config.recipe import Recipe, RecipeError, load_recipe, parse_recipe, shipped_recipes
+from sfumato.config.regularizers import KLConfig, RegularizersConfig, ShapingConfig
 from sfumato.config.sections import (
-    DraftConfig,
     LoraConfig,
     PipelineConfig,
     RewardSection,
@@ -32,16 +33,20 @@ __all__ = [
     "DraftConfig",
     "EvaluationConfig",
     "GuidancePoint",
+    "KLConfig",
     "LoraConfig",
     "LoraScalePoint",
+    "ObjectiveConfig",
     "PipelineConfig",
     "PointConfig",
     "Prompts",
     "Recipe",
     "RecipeError",
+    "RegularizersConfig",
     "RewardSection",
     "SamplingConfig",
     "SavingsConfig",
+    "ShapingConfig",
     "Strict",
     "TrainingConfig",
     "TunedPoint",

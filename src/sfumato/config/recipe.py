@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sfumato.config.evaluation import EvaluationConfig
-from sfumato.config.points import BasePoint, BestOfPoint, GuidancePoint, LoraScalePoint, TunedPoint
+from sfumato.config.points import TunedPoint
 from sfumato.config.prompts import Prompts
 from sfumato.config.sections import PipelineConfig, RewardSection, SamplingConfig, TrainingConfig
 from sfumato.config.strict import Strict
@@ -148,9 +148,9 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
 
 def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
+        path, models = _followed(root, problem["loc"])
         if problem["type"] == "extra_forbidden":
-            known = _keys_at(root, problem["loc"][:-1])
+            known = [key for model in models for key in model.model_fields]
             near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
             hint = f"did you mean {'.'.join([*path[:-1], *near])!r}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {'.'.join(path)!r}: {hint}"
@@ -161,19 +161,29 @@ def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
             yield f"{'.'.join(path)}: {message}" if path else message
 
 
-def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys that are known at a location of a validation error."""
-    models: dict[str, type[BaseModel]] = {
-        "base": BasePoint, "tuned": TunedPoint, "lora_scale": LoraScalePoint, "guidance": GuidancePoint,
-        "best_of": BestOfPoint,
-    }  # fmt: skip
+def _followed(root: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
+    """The location of a validation error as a path of keys, and the groups of keys in which it ends.
+
+    Where a group is one of several kinds, pydantic puts the kind into the location; a recipe has no such key.
+    """
+    path, models, inner = [], [root], [root]
     for part in location:
-        if str(part) in models and model is EvaluationConfig:
-            model = models[str(part)]
-        elif part in model.model_fields:
-            inner = [t for t in _types(model.model_fields[str(part)].annotation) if issubclass(t, BaseModel)]
-            model = inner[0] if len(inner) == 1 else model
-    return list(model.model_fields)
+        kinds = [model for model in inner if part in _kinds(model) and part not in model.model_fields]
+        if kinds:
+            models = inner = kinds
+            continue
+        path.append(str(part))
+        models = inner if inner else models
+        fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
+        inner = [t for field in fields for t in _types(field.annotation) if issubclass(t, BaseModel)] or (
+            inner if isinstance(part, int) else []
+        )
+    return path, models
+
+
+def _kinds(model: type[BaseModel]) -> list[Any]:
+    """What a group's `name` or `kind` can be, where it tells the group from others."""
+    return [field.default for key in ("name", "kind") if (field := model.model_fields.get(key)) and field.default]
 
 
 def _types(annotation: Any) -> list[type]:

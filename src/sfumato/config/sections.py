@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
+from sfumato.config.objectives import DraftConfig, ObjectiveConfig
+from sfumato.config.regularizers import RegularizersConfig, ShapingConfig
 from sfumato.config.strict import Strict
 
 
@@ -39,21 +41,16 @@ class LoraConfig(Strict):
     targets: list[str] | None = Field(None, description="suffixes of layer names; null means the attention projections")
 
 
-class DraftConfig(Strict):
-    """DRaFT-K (arXiv 2309.17400), and DRaFT+ when `kl` > 0."""
-
-    name: Literal["draft"] = Field("draft", description="which objective")
-    last_steps: int = Field(1, ge=1, description="K: scheduler steps at the end that carry gradient")
-    kl: float = Field(0.0, ge=0, description="coefficient of the KL penalty on the predictions of those steps")
-
-
 class TrainingConfig(Strict):
     """One training. The same settings give the same weights, however often it is interrupted."""
 
-    objective: DraftConfig = Field(DraftConfig(), description="what is minimised")
+    objective: ObjectiveConfig = Field(DraftConfig(), description="how the reward is maximised")
+    regularizers: RegularizersConfig = Field(RegularizersConfig(), description="what holds the model near its base")
+    shaping: ShapingConfig = Field(ShapingConfig(), description="what is done to rewards before they are maximised")
     lora: LoraConfig = Field(LoraConfig(), description="what is trained")
     steps: int = Field(100, ge=1, description="optimiser updates")
     batch_size: int = Field(8, ge=1, description="images per update, over all processes")
+    images_per_prompt: int = Field(1, ge=1, description="images of one prompt in an update; batch_size is a multiple")
     micro_batch_size: int | None = Field(None, ge=1, description="images at a time; null means the whole batch")
     lr: float = Field(3e-4, gt=0, description="learning rate of AdamW")
     lr_schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="after the warm-up, down to 0")
@@ -69,6 +66,14 @@ class TrainingConfig(Strict):
     monitor_prompts: int = Field(4, ge=1, description="how many of the evaluation prompts the monitor looks at")
     monitor_images: int = Field(4, ge=2, description="images per prompt that the monitor looks at")
     trackers: list[str] = Field([], description="trackers of accelerate beside metrics.jsonl: tensorboard, wandb, ...")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> TrainingConfig:
+        if self.batch_size % self.images_per_prompt:
+            raise ValueError(
+                f"batch_size {self.batch_size} is no multiple of images_per_prompt {self.images_per_prompt}"
+            )
+        return self
 
     def saves(self, update: int) -> bool:
         """Whether there is a checkpoint after an update: every `checkpoint_every`-th, and the last."""

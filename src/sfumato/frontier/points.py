@@ -66,8 +66,9 @@ def _describe(config: PointConfig, recipe: Recipe) -> OperatingPoint:
 def _describe_tuned(config: TunedPoint, recipe: Recipe) -> OperatingPoint:
     name, method = config.training, config.training
     label = config.training
-    if config.training != "tuned" and recipe.trainings[config.training].objective.kl > 0:
-        method, label = "KL", f"KL {recipe.trainings[config.training].objective.kl:g}"
+    kl = recipe.trainings[config.training].regularizers.kl
+    if config.training != "tuned" and kl:
+        method, label = "KL", f"KL {kl.coefficient:g}"
     if config.checkpoint is not None:
         name, label, method = f"{name}-{config.checkpoint}", f"{label}, update {config.checkpoint}", "early checkpoint"
     if config.guidance_scale is not None:

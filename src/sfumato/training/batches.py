@@ -7,11 +7,16 @@ from numpy.random import SeedSequence, default_rng
 from sfumato.config import TrainingConfig
 
 
-def images_of_update(prompts: list[str], count: int, seed: int, update: int) -> tuple[list[str], list[int]]:
-    """A prompt and an image seed for each of `count` images; no prompt comes twice before all have come."""
+def images_of_update(
+    prompts: list[str], count: int, seed: int, update: int, images_per_prompt: int = 1
+) -> tuple[list[str], list[int]]:
+    """A prompt and an image seed for each of `count` images.
+
+    Images of one prompt stand side by side, and no prompt is drawn twice before all have been.
+    """
     generator = default_rng([seed, update])
-    rounds = -(-count // len(prompts))
-    order = [i for _ in range(rounds) for i in generator.permutation(len(prompts))]
+    rounds = -(-count // (len(prompts) * images_per_prompt))
+    order = [i for _ in range(rounds) for i in generator.permutation(len(prompts)) for _ in range(images_per_prompt)]
     seeds = SeedSequence([seed, update]).generate_state(count).tolist()
     return [prompts[i] for i in order[:count]], seeds
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sfumato.pipelines.adapters import WEIGHTS_NAME, save_lora
+from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import atomic_path, flush, read_json, read_jsonl, write_json, write_jsonl
 
 STATE, INFO = "trainer.safetensors", "trainer.json"
@@ -34,19 +34,21 @@ class TrainingState:
         parameters: the trained parameters.
         optimizer: over exactly these parameters.
         average: their exponential moving average, or None.
+        extra: 0-d tensors that other parts of the training remember.
     """
 
     update: int
     parameters: list[torch.nn.Parameter]
     optimizer: torch.optim.Optimizer
     average: list[torch.Tensor] | None
+    extra: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         found = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, parameter in enumerate(self.parameters):
             found |= {f"optimizer.{i}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average or [])}
-        return found
+        return found | {f"extra.{name}": tensor for name, tensor in self.extra.items()}
 
     @torch.no_grad()
     def load(self, update: int, tensors: dict[str, torch.Tensor]) -> None:
@@ -67,6 +69,7 @@ class TrainingState:
             }
         for i, tensor in enumerate(self.average or []):
             tensor.copy_(tensors[f"average.{i}"])
+        self.extra = {name: tensors[f"extra.{name}"] for name in self.extra}
         self.update = update
 
 
@@ -80,11 +83,15 @@ def checkpoint_path(folder: Path, update: int) -> Path:
 
 
 def save_checkpoint(
-    folder: Path, pipe: Any, adapter: str, update: int, tensors: dict[str, torch.Tensor], fingerprint: dict[str, Any]
+    folder: Path,
+    save_weights: Callable[[Path], Any],
+    update: int,
+    tensors: dict[str, torch.Tensor],
+    fingerprint: dict[str, Any],
 ) -> Path:
-    """Write the pipeline's LoRA and the trainer's tensors into `folder/checkpoint-NNNNNN` in one step.
+    """Write the tuned weights and the trainer's tensors into `folder/checkpoint-NNNNNN` in one step.
 
-    The trainer's state of older checkpoints is dropped, their LoRA weights stay.
+    The trainer's state of older checkpoints is dropped, their tuned weights stay.
 
     Raises:
         CheckpointError: the disk is full or cannot be written; earlier checkpoints are untouched.
@@ -95,7 +102,7 @@ def save_checkpoint(
     try:
         with explained_failure(path):
             temporary.mkdir(parents=True)
-            save_lora(pipe, temporary, adapter)
+            save_weights(temporary)
             with atomic_path(temporary / STATE) as file:
                 save_file({key: t.contiguous() for key, t in tensors.items()}, file)
             write_json(temporary / INFO, {"update": update, "fingerprint": fingerprint})

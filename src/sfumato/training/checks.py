@@ -6,9 +6,9 @@ from typing import Any
 
 from sfumato.config import SamplingConfig, TrainingConfig
 from sfumato.pipelines.adapters import ATTENTION, present_targets
-from sfumato.pipelines.plan import planned_steps
 from sfumato.rewards import Reward
 from sfumato.training.objective import Objective
+from sfumato.training.terms import build_penalties
 
 
 def check_training(
@@ -22,20 +22,17 @@ def check_training(
     """Look at everything that a training needs; nothing is sampled.
 
     Raises:
-        ValueError: the reward does not suit the objective, the pipeline does not take the sampling arguments, the
-            gradient is to go through more steps than there are, or a prompt, LoRA target or tracker is missing.
+        ValueError: the reward, the pipeline or the way it is sampled does not suit the objective or a penalty, or a
+            prompt, LoRA target or tracker is missing.
     """
     if not prompts:
         raise ValueError("there are no prompts to train on")
     objective.check(reward)
     present_targets(pipe, config.lora.targets or ATTENTION)
     _check_trackers(config.trackers)
-    steps = planned_steps(pipe, prompt=prompts[0], **sampling.call())
-    if objective.last_steps > steps:
-        raise ValueError(
-            f"the gradient is to go through the last {objective.last_steps} steps, but {type(pipe.scheduler).__name__} "
-            f"takes only {steps}: lower training.objective.last_steps or raise sampling.num_inference_steps"
-        )
+    objective.check_sampling(pipe, prompts[0], sampling.call())
+    for penalty in build_penalties(config.regularizers).values():
+        penalty.check_sampling(pipe, prompts[0], sampling.call())
 
 
 def _check_trackers(names: list[str]) -> None:

@@ -2,49 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from sfumato.pipelines.rollout import rollout
-from sfumato.rewards import Reward, score
+from sfumato.rewards import Reward
+from sfumato.training.direct import check_differentiable, check_steps, outcomes
 from sfumato.training.objective import Batch, Outcome
-from sfumato.training.regularizers import prediction_distance
+from sfumato.training.update import Tally, Update
 
 
 @dataclass(frozen=True)
 class Draft:
     """DRaFT-K (Clark et al. 2023, arXiv 2309.17400): loss = -mean reward, gradient through the last K scheduler steps.
 
-    With `kl` > 0 it is DRaFT+ (NeMo-Aligner; Jena et al. 2024, arXiv 2409.06493): plus `kl` times
-    `prediction_distance`.
+    With the penalty `kl` it is DRaFT+ (NeMo-Aligner; Jena et al. 2024, arXiv 2409.06493), at the cost of one more
+    forward for each of the K steps.
 
     Attributes:
         last_steps: K.
-        kl: coefficient of the penalty; one more forward for each of the K steps.
     """
 
     last_steps: int = 1
-    kl: float = 0.0
 
     def check(self, reward: Reward) -> None:
-        if not reward.differentiable:
-            raise ValueError(
-                f"DRaFT needs a gradient, but reward {reward.name!r} is not differentiable: choose another reward, or "
-                "a policy-gradient objective"
-            )
+        check_differentiable(reward, "DRaFT")
 
-    def __call__(self, batch: Batch) -> Outcome:
-        sampled = rollout(
-            batch.pipe,
-            prompt=batch.prompts,
-            seeds=batch.seeds,
-            last_steps=self.last_steps,
-            record=self.kl > 0,
-            **batch.call,
-        )
-        rewards = score(batch.reward, sampled.images, batch.prompts)
-        loss, logs = -rewards.mean(), {}
-        if self.kl > 0:
-            distance = prediction_distance(batch, sampled, self.last_steps)
-            loss = loss + self.kl * distance
-            logs["kl"] = distance.detach()
-        return Outcome(loss, rewards.detach(), logs)
+    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
+        check_steps(pipe, prompt, call, self.last_steps)
+
+    def __call__(self, update: Update) -> Iterator[Tally]:
+        yield update.accumulate(self.outcomes)
+
+    def outcomes(self, batch: Batch) -> Iterator[Outcome]:
+        sampled = batch.sample(self.last_steps, record=batch.terms.record)
+        yield from outcomes(batch, sampled, self.last_steps)

@@ -2,66 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from sfumato.config import DraftConfig
-from sfumato.rewards import Reward
+from sfumato.config import ObjectiveConfig
+from sfumato.pipelines.rollout import Rollout, rollout
+from sfumato.rewards import Reward, score
+from sfumato.training.terms import Terms
+
+if TYPE_CHECKING:
+    from sfumato.training.update import Tally, Update
 
 
 @dataclass(frozen=True)
 class Batch:
-    """The images that one loss is about.
+    """A micro-batch: the images that are in memory at the same time.
 
     Attributes:
-        pipe: the pipeline with the LoRA that is trained, active.
-        adapter: the LoRA's name.
-        prompts: one per image.
+        pipe: the pipeline, tuned weights at work.
+        prompts: one per image; images of one prompt stand side by side.
         seeds: one per image.
         call: further arguments of the pipeline's call.
-        reward: scores images (B, 3, H, W) in [0, 1] against the prompts.
+        reward: what is maximised.
+        base: a context in which `pipe` runs as the base model.
+        terms: what stands beside the objective.
+        place: which of the update's images these are.
     """
 
     pipe: Any
-    adapter: str
     prompts: list[str]
     seeds: list[int]
     call: dict[str, Any]
     reward: Reward
+    base: Callable[[], AbstractContextManager[None]]
+    terms: Terms = field(default_factory=Terms)
+    place: slice = field(default_factory=lambda: slice(None))
+
+    def sample(self, last_steps: int = 0, record: bool = False, **changes: Any) -> Rollout:
+        """Sample the images; see `sfumato.pipelines.rollout.rollout`. `changes` replace arguments of the call."""
+        arguments = {**self.call, **changes}
+        return rollout(
+            self.pipe, prompt=self.prompts, seeds=self.seeds, last_steps=last_steps, record=record, **arguments
+        )
+
+    def score(self, images: torch.Tensor) -> torch.Tensor:
+        """The reward of each image, (B,)."""
+        return score(self.reward, images, self.prompts)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective made of a batch.
+    """A part of what an objective makes of a batch, to be back-propagated at once.
 
     Attributes:
-        loss: 0-d, with gradient to the trained parameters; a mean over images.
-        rewards: (B,), detached.
-        logs: further 0-d tensors to log, detached.
+        loss: 0-d, with gradient to the trained parameters; a mean over images. The parts of a batch add up.
+        rewards: (B,), detached and as they are before shaping; None if another part has them.
+        logs: further 0-d tensors to log, detached; those of the same name add up.
     """
 
     loss: torch.Tensor
-    rewards: torch.Tensor
+    rewards: torch.Tensor | None = None
     logs: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
-    """A way to tune: a plain value that turns a batch into a loss."""
-
-    @property
-    def last_steps(self) -> int:
-        """How many scheduler steps at the end carry gradient."""
+    """A way to tune: a plain value that turns an update's images into gradients."""
 
     def check(self, reward: Reward) -> None:
-        """Raise ValueError if the objective cannot work with this reward; called before anything is sampled."""
+        """Raise ValueError if the objective cannot work with this reward."""
 
-    def __call__(self, batch: Batch) -> Outcome: ...
+    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
+        """Raise ValueError if the objective cannot work with this pipeline, sampled like this; called before anything
+        is sampled."""
+
+    def __call__(self, update: Update) -> Iterator[Tally]:
+        """Accumulate gradients by `update.accumulate`, and yield its tally whenever the optimiser is to take a step."""
 
 
-def build_objective(config: DraftConfig) -> Objective:
+OBJECTIVES = {"draft": "draft.Draft"}
+"""Name in a recipe -> module and class in this folder; the class has the fields of the recipe's section."""
+
+
+def build_objective(config: ObjectiveConfig) -> Objective:
     """The objective that a recipe asks for."""
-    from sfumato.training.draft import Draft
-
-    return Draft(last_steps=config.last_steps, kl=config.kl)
+    module, _, name = OBJECTIVES[config.name].partition(".")
+    return getattr(import_module(f"sfumato.training.{module}"), name)(**config.model_dump(exclude={"name"}))

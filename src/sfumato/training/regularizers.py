@@ -1,27 +1,37 @@
-"""Terms that hold a tuned model near its base."""
+"""Penalties that hold a tuned model near its base."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, Literal
+
 import torch
 
-from sfumato.pipelines.adapters import base_weights
-from sfumato.pipelines.rollout import Rollout, replay
-from sfumato.training.objective import Batch
+from sfumato.pipelines.rollout import Step
+from sfumato.training.terms import Trajectory
 
 
-def prediction_distance(batch: Batch, rollout: Rollout, last_steps: int) -> torch.Tensor:
-    """The KL penalty of DRaFT+ (NeMo-Aligner's form): mean over the last K steps and all dims of (eps_r - eps_b)².
+@dataclass(frozen=True)
+class KL:
+    """A distance between the tuned and the base model at the same x_t, as a mean over images.
 
-    eps_r is the prediction that the scheduler saw, after classifier-free guidance, with gradient; eps_b the base
-    model's at the same x_t, without. There is no factor 1 / (2 σ²), so this is not an exact KL divergence.
+    `predictions` is the penalty of DRaFT+ (NeMo-Aligner; Jena et al. 2024, arXiv 2409.06493): the mean over all dims of
+    (eps_tuned - eps_base)², where both are what the scheduler sees, after classifier-free guidance. There is no factor
+    1 / (2 σ²), so this is not an exact KL divergence.
 
-    Args:
-        rollout: recorded, with gradient in its last `last_steps` steps.
-
-    Returns:
-        0-d, >= 0.
+    Attributes:
+        coefficient: multiplies it.
+        form: see above.
+        span: the progress of the steps it looks at, None for those that carry the objective's gradient anyway.
     """
-    with base_weights(batch.pipe, batch.adapter):
-        base = [replay(batch.pipe, rollout, -k).prediction for k in range(1, last_steps + 1)]
-    tuned = [rollout.steps[-k].prediction for k in range(1, last_steps + 1)]
-    return torch.stack([(r - b).square().mean() for r, b in zip(tuned, base, strict=True)]).mean()
+
+    coefficient: float
+    form: Literal["predictions", "gaussian"] = "predictions"
+    span: tuple[float, float] | None = None
+
+    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
+        pass
+
+    def __call__(self, trajectory: Trajectory, tuned: Step) -> torch.Tensor:
+        base = trajectory.base(tuned.index)
+        return (tuned.prediction - base.prediction).square().mean()

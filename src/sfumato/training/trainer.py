@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from sfumato.config import SamplingConfig, TrainingConfig
-from sfumato.pipelines.adapters import ATTENTION, WEIGHTS_NAME, add_lora, denoiser, save_lora
+from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.rewards import as_reward
 from sfumato.runs import append_jsonl, flush
@@ -30,8 +30,10 @@ from sfumato.training.checkpoints import (
 from sfumato.training.checks import check_training
 from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
-
-ADAPTER = "tuned"
+from sfumato.training.rewards_seen import RewardsSeen
+from sfumato.training.terms import Shaping, Terms, build_penalties
+from sfumato.training.tuned import LoraWeights
+from sfumato.training.update import Tally, Update
 
 
 class TrainingError(RuntimeError):
@@ -86,6 +88,8 @@ class Trainer:
             cpu=pipe.device.type == "cpu", log_with=list(config.trackers) or None, project_dir=str(folder)
         )
         self.parts = micro_batches(config, self.accelerator.num_processes)
+        self.weights = LoraWeights(pipe, config)
+        self.penalties = build_penalties(config.regularizers)
         self.state = self._prepare()
         self.cache = PromptCache()
         self.fingerprint = self._fingerprint()
@@ -125,17 +129,7 @@ class Trainer:
         return list(self)
 
     def _prepare(self) -> TrainingState:
-        lora = self.config.lora
-        parameters = add_lora(
-            self.pipe,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            targets=lora.targets or ATTENTION,
-            adapter=ADAPTER,
-            seed=self.config.seed,
-        )
-        for parameter in parameters:
-            parameter.data = parameter.data.float()
+        parameters = self.weights.parameters
         if self.config.gradient_checkpointing:
             denoiser(self.pipe).enable_gradient_checkpointing()
         self.pipe.set_progress_bar_config(disable=True)
@@ -143,7 +137,7 @@ class Trainer:
             parameters, lr=self.config.lr, betas=self.config.betas, weight_decay=self.config.weight_decay
         )
         average = [p.detach().clone() for p in parameters] if self.config.ema_decay else None
-        return TrainingState(0, parameters, optimizer, average)
+        return TrainingState(0, parameters, optimizer, average, RewardsSeen().tensors())
 
     def _fingerprint(self) -> dict[str, Any]:
         """What the updates depend on; a checkpoint made under another one is not continued."""
@@ -160,7 +154,50 @@ class Trainer:
         lr = self._lr(number)
         for group in self.state.optimizer.param_groups:
             group["lr"] = lr
-        losses, rewards, logs = self._backward(number)
+        steps = [self._step(tally, number) for tally in self.objective(self._images(number))]
+        rewards = torch.cat([found.pop("reward") for found in steps])
+        self.state.extra |= RewardsSeen(**self.state.extra).and_these(rewards).tensors()
+        self.state.update = number
+        record = {
+            "update": number,
+            "loss": _mean(steps, "loss"),
+            "reward": rewards.mean().item(),
+            "reward_std": rewards.std(correction=0).item(),
+            **{key: _mean(steps, key) for key in steps[0] if key not in ("loss", "grad_norm")},
+            "grad_norm": _mean(steps, "grad_norm"),
+            "lr": lr,
+            "seconds": time.perf_counter() - started,
+        }
+        every = self.config.monitor_every
+        if every and (number % every == 0 or number == self.config.steps):
+            record |= self._look(number)
+        return record
+
+    def _images(self, number: int) -> Update:
+        """What an update is made of."""
+        config, accelerator = self.config, self.accelerator
+        prompts, seeds = images_of_update(
+            self.prompts, config.batch_size, config.seed, number, config.images_per_prompt
+        )
+        seen = RewardsSeen(**self.state.extra)
+        shaping = Shaping(config.shaping.clip, *((seen.mean, seen.std) if config.shaping.normalize else ()))
+        terms = Terms(self.penalties, shaping)
+        batches = [
+            Batch(
+                self.pipe, prompts[part], seeds[part], self.sampling.call(), self.reward, self.weights.base, terms, part
+            )
+            for part in self.parts[accelerator.process_index :: accelerator.num_processes]
+        ]
+        return Update(number, config.seed, prompts, batches, accelerator)
+
+    def _step(self, tally: Tally, number: int) -> dict[str, torch.Tensor]:
+        """One step of the optimiser with the gradient that has accumulated; what to log of it, over all processes."""
+        processes = self.accelerator.num_processes
+        for parameter in self.state.parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            if processes > 1:
+                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
         norm = torch.nn.utils.clip_grad_norm_(self.state.parameters, self.config.max_grad_norm)
         if not torch.isfinite(norm):
             raise TrainingError(
@@ -170,42 +207,8 @@ class Trainer:
         self.state.optimizer.step()
         self.state.optimizer.zero_grad(set_to_none=True)
         self._average_weights()
-        self.state.update = number
-        record = {
-            "update": number,
-            "loss": losses.sum().item(),
-            "reward": rewards.mean().item(),
-            "reward_std": rewards.std(correction=0).item(),
-            **{key: value.sum().item() for key, value in logs.items()},
-            "grad_norm": norm.item(),
-            "lr": lr,
-            "seconds": time.perf_counter() - started,
-        }
-        every = self.config.monitor_every
-        if every and (number % every == 0 or number == self.config.steps):
-            record |= self._look(number)
-        return record
-
-    def _backward(self, number: int) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-        """Accumulate the gradient of one update; returns loss and logs per micro-batch, weighted by its share of the
-        images so that they add up, and all rewards."""
-        prompts, seeds = images_of_update(self.prompts, self.config.batch_size, self.config.seed, number)
-        losses, rewards, logs = [], [], []
-        for part in self.parts[self.accelerator.process_index :: self.accelerator.num_processes]:
-            batch = Batch(self.pipe, ADAPTER, prompts[part], seeds[part], self.sampling.call(), self.reward)
-            outcome = self.objective(batch)
-            share = len(batch.prompts) / self.config.batch_size
-            self.accelerator.backward(outcome.loss * share)
-            losses.append(outcome.loss.detach() * share)
-            rewards.append(outcome.rewards)
-            logs.append({key: value * share for key, value in outcome.logs.items()})
-        for parameter in self.state.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            if self.accelerator.num_processes > 1:
-                parameter.grad = self.accelerator.reduce(parameter.grad, reduction="sum")
-        stacked = {key: torch.stack([log[key] for log in logs]) for key in logs[0]}
-        return self.accelerator.gather((torch.stack(losses), torch.cat(rewards).float(), stacked))
+        sums = self.accelerator.reduce({"loss": tally.loss, **tally.logs}, reduction="sum")
+        return {**sums, "reward": self.accelerator.gather(tally.rewards), "grad_norm": norm}
 
     def _lr(self, number: int) -> float:
         """The learning rate of an update, a function of its number alone."""
@@ -249,14 +252,14 @@ class Trainer:
             flush(self.folder / "metrics.jsonl")
             tensors = self.state.tensors()
             with self._averaged():
-                save_checkpoint(self.folder, self.pipe, ADAPTER, self.state.update, tensors, self.fingerprint)
+                save_checkpoint(self.folder, self.weights.save, self.state.update, tensors, self.fingerprint)
         self.accelerator.wait_for_everyone()
 
     def _finish(self) -> None:
         """Write the tuned LoRA and close the trackers."""
         if self.accelerator.is_main_process:
             with self._averaged(), explained_failure(self.folder / WEIGHTS_NAME):
-                save_lora(self.pipe, self.folder, ADAPTER)
+                self.weights.save(self.folder)
         for tracker in self.accelerator.trackers if self.config.trackers else []:
             tracker.finish()
         self.accelerator.wait_for_everyone()
@@ -268,3 +271,7 @@ class Trainer:
         numbers = {key: value for key, value in record.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=record["update"])
         return record
+
+
+def _mean(steps: list[dict[str, torch.Tensor]], key: str) -> float:
+    return torch.stack([step[key] for step in steps]).mean().item()

@@ -1,0 +1,89 @@
+"""One update at work: its images, shared out among processes, and the gradient that is accumulated over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from numpy.random import Generator, default_rng
+
+from sfumato.training.objective import Batch, Outcome
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What the outcomes since the last step of the optimiser add up to, on this process.
+
+    Attributes:
+        loss: 0-d, weighted by this process's share of the images.
+        rewards: (images here,), float32.
+        logs: 0-d tensors, weighted like the loss.
+    """
+
+    loss: torch.Tensor
+    rewards: torch.Tensor
+    logs: dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update.
+
+    Attributes:
+        number: which, counted from 1.
+        seed: of the training.
+        prompts: of all images, those of other processes included.
+        batches: this process's micro-batches.
+        accelerator: knows the other processes.
+    """
+
+    number: int
+    seed: int
+    prompts: list[str]
+    batches: list[Batch]
+    accelerator: Accelerator
+
+    def random(self, purpose: int = 0) -> Generator:
+        """Randomness that is the same for all micro-batches and processes, and again after an interruption."""
+        return default_rng([self.seed, self.number, 1, purpose])
+
+    def accumulate(
+        self, outcomes: Callable[[Batch], Iterable[Outcome]], batches: Sequence[Batch] | None = None
+    ) -> Tally:
+        """Back-propagate every outcome of every micro-batch, one at a time, weighted so that they make a mean over
+        images.
+
+        Args:
+            outcomes: turns a micro-batch into the parts of its loss.
+            batches: those of this step of the optimiser; all unless given. Every process has to give as many.
+        """
+        batches = self.batches if batches is None else batches
+        images = sum(len(batch.prompts) for batch in batches) * self.accelerator.num_processes
+        losses: list[torch.Tensor] = []
+        rewards: list[torch.Tensor] = []
+        logs: dict[str, torch.Tensor] = {}
+        for batch in batches:
+            share = len(batch.prompts) / images
+            for outcome in outcomes(batch):
+                self.accelerator.backward(outcome.loss * share)
+                losses.append(outcome.loss.detach() * share)
+                if outcome.rewards is not None:
+                    rewards.append(outcome.rewards.float())
+                for key, value in outcome.logs.items():
+                    logs[key] = logs.get(key, 0) + value * share
+        return Tally(torch.stack(losses).sum(), torch.cat(rewards), logs)
+
+    def everywhere(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
+        """One value per image of the whole update, in the order of `prompts`.
+
+        Args:
+            values: (images,) for each of this process's micro-batches.
+        """
+        gathered = self.accelerator.gather(torch.cat(list(values)))
+        processes = self.accelerator.num_processes
+        if processes == 1:
+            return gathered
+        sizes = len(values[0])
+        return gathered.unflatten(0, (processes, len(values), sizes)).transpose(0, 1).flatten()
