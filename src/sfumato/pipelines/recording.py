@@ -102,10 +102,7 @@ class Watch:
 
     def _stand_at(self, start: Start) -> None:
         counts = hasattr(self.scheduler, POSITION)
-        if start.state is not None:
-            restore(self.scheduler, start.state)
-        else:
-            begin_at(self.scheduler, start.index)
+        restore(self.scheduler, start.state or begun(snapshot(self.scheduler), start.index))
         if counts:
             setattr(self.scheduler, POSITION, start.index)
 
@@ -171,10 +168,12 @@ def with_generators(step: Callable[..., Any], kwargs: dict[str, Any], generators
     return kwargs
 
 
-def begin_at(scheduler: Any, index: int) -> None:
-    """Let a scheduler that was just set to its timesteps begin at one of them, whatever the pipeline says later."""
-    if "_step_index" in vars(scheduler):
-        scheduler._step_index = index
+def begun(state: dict[str, Any], index: int) -> dict[str, Any]:
+    """The state of a scheduler that begins at one of its timesteps, from that after `set_timesteps`.
+
+    Some look their index up at the first step; this says it, whatever the pipeline says about where it begins.
+    """
+    return {**state, "_step_index": index} if "_step_index" in state else state
 
 
 def _in_place_of(result: Any, sample: torch.Tensor) -> Any:

@@ -153,24 +153,33 @@ def replay(
         record=True,
     )
     with undone(pipe):
-        run(pipe, arguments, watch, output_type="latent")
+        run(pipe, arguments, watch, start.sample, "latent")
     return watch.steps[0]
 
 
-def run(pipe: Any, arguments: dict[str, Any], watch: Watch, output_type: str = "pt") -> Any:
-    """The pipeline's own call under a watch, without gradient until that enables it; gives its images."""
+def run(
+    pipe: Any, arguments: dict[str, Any], watch: Watch, sample: torch.Tensor | None = None, output_type: str = "pt"
+) -> Any:
+    """The pipeline's own call under a watch, without gradient until that enables it; gives its images.
+
+    Args:
+        arguments: of the call, per image.
+        watch: over this one call.
+        sample: latents to start from, if not the pipeline's own.
+        output_type: "pt" or "latent".
+    """
     with ExitStack() as stack:
         stack.enter_context(torch.set_grad_enabled(False))
         stack.enter_context(without_gradient_killers(pipe))
-        if watch.start is not None:
-            arguments = {**arguments, **stack.enter_context(started_at(pipe, watch.start.sample))}
+        if sample is not None:
+            arguments = {**arguments, **stack.enter_context(started_at(pipe, sample))}
         stack.enter_context(watch.running())
         stack.callback(denoiser(pipe).register_forward_pre_hook(watch.count_forward).remove)
         return undecorated(pipe)(**arguments, generator=watch.generators, output_type=output_type).images
 
 
 def _images(pipe: Any, arguments: dict[str, Any], watch: Watch) -> torch.Tensor:
-    images = run(pipe, arguments, watch)
+    images = run(pipe, arguments, watch, watch.start.sample if watch.start else None)
     if (watch.last_steps or watch.start or watch.finish) and watch.taken != watch.total:
         raise ValueError(
             f"{type(pipe).__name__} ran {watch.taken} of {watch.total} steps: gradient needs a text-to-image call"
