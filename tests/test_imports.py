@@ -77,7 +77,7 @@ def inner_imports():
 def test_the_source_is_read():
     found = set(imports())
     assert ("pipelines/guidance.py", "pipelines", "sfumato.schedules.Schedule") in found
-    assert ("emoji64.py", "emoji64", "diffusers.StableDiffusionPipeline") in found
+    assert ("emoji64.py", "emoji64", "diffusers.DiffusionPipeline") in found
 
 
 def test_imports_point_downwards():

@@ -97,7 +97,8 @@ def load(
     Args:
         source: a file or folder, `owner/name` on the Hugging Face hub, or `owner/name/file or folder in it`: a LoRA of
             diffusers, peft or kohya, or a whole UNet or transformer.
-        base: the pipeline that it was tuned from: a folder, a hub id, or `"emoji64"`; by default the saved one.
+        base: the pipeline that it was tuned from: a folder, a hub id, `"emoji64"` or `"emoji64-flow"`; by default the
+            saved one.
         pipe: that pipeline as an object, which is changed; it keeps its scheduler.
         adapter: name for a LoRA, where the source does not say.
         dtype: `"float32"`, `"bfloat16"` or `"float16"`, also as torch's; by default what was saved, else float32.
@@ -251,11 +252,12 @@ def _pipeline_config(pipe: Any, base: str | None) -> PipelineConfig:
     kind = type(scheduler).__name__
     if not type(scheduler).__module__.startswith("diffusers."):
         raise ValueError(f"the scheduler {kind} is not one of diffusers: set one of its own before saving")
+    bundled = {emoji64.pipeline_path(name): name for name in emoji64.PIPELINES}
     defaults = {name: p.default for name, p in inspect.signature(type(scheduler).__init__).parameters.items()}
     settings = {key: value for key, value in json.loads(scheduler.to_json_string()).items() if key in defaults}
     endless = [key for key, value in settings.items() if value in (math.inf, -math.inf) and value == defaults[key]]
     return PipelineConfig(
-        path="emoji64" if Path(base) == emoji64.path() else base,
+        path=bundled.get(Path(base), base),
         dtype=str(denoiser(pipe).dtype).removeprefix("torch."),
         scheduler=kind,
         scheduler_arguments={key: value for key, value in settings.items() if key not in endless},  # JSON has no inf
@@ -319,7 +321,7 @@ def push_to_hub(folder: str | Path, repository: str, *, private: bool | None = N
     if not (folder / MANIFEST).exists():
         raise ValueError(f"{folder} holds no saved pipeline (no {MANIFEST}): write one with sfumato.save")
     base = read_saved(folder).pipeline.path
-    if base != "emoji64" and not is_hub_id(base):
+    if base not in emoji64.PIPELINES and not is_hub_id(base):
         raise ValueError(f"others do not have the base pipeline {base!r}: save again with base='owner/name' on the hub")
     api = HfApi(token=token)
     url = api.create_repo(repository, private=private, exist_ok=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sfumato.emoji64 import PIPELINES
 from sfumato.schedules import FORMULAS, Schedule, schedule
 
 NOT_OF_THE_SCHEDULE = ("adapter", "blend", "savings")
@@ -29,7 +30,7 @@ def model_card(base: str, guidance: Mapping[str, Any], lora: bool, facts: Mappin
     """A README.md for the Hugging Face hub.
 
     Args:
-        base: hub id, or `"emoji64"`, or a local path, which is left out of the card's header.
+        base: hub id, or a bundled pipeline's name, or a local path, which is left out of the card's header.
         guidance: what `Guidance.to_dict()` gave.
         lora: whether the tuned model is a LoRA or a whole denoiser.
         facts: what else is known, heading -> text.
@@ -46,7 +47,7 @@ def model_card(base: str, guidance: Mapping[str, Any], lora: bool, facts: Mappin
         *(["lora"] if lora else []),
     ]
     what = "LoRA" if lora else "denoiser"
-    name = f"`{base}`" if on_hub or base == "emoji64" else "a local model"
+    name = f"`{base}`" if on_hub or base in PIPELINES else "a local model"
     lines = [
         "---",
         yaml.safe_dump(header, sort_keys=False).strip(),

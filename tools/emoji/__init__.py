@@ -1,1 +1,1 @@
-"""Makes emoji-64: data, autoencoder, scorer, judge, denoiser, evaluation and model card."""
+"""Makes emoji-64 and emoji-64-flow: data, autoencoder, scorer, judge, denoisers, evaluation and model cards."""

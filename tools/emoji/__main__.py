@@ -3,12 +3,12 @@
 import argparse
 import importlib
 
-STAGES = ("data", "autoencoder", "scorer", "judge", "preference", "denoiser", "evaluate", "card")
+STAGES = ("data", "autoencoder", "scorer", "judge", "preference", "denoiser", "flow", "evaluate", "card")
 
 
 def main() -> None:
     """Run the stages named on the command line, or all."""
-    parser = argparse.ArgumentParser(prog="python -m tools.emoji", description="Make the emoji-64 model.")
+    parser = argparse.ArgumentParser(prog="python -m tools.emoji", description="Make emoji-64 and emoji-64-flow.")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"some of {', '.join(STAGES)} (default: all)")
     chosen = parser.parse_args().stages or STAGES
     if unknown := set(chosen) - set(STAGES):

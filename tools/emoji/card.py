@@ -1,11 +1,13 @@
-"""Writes the model card from evaluation.json."""
+"""Writes the model cards from evaluation.json."""
 
 import os
 
-from tools.emoji.common import ASSETS, read_json
+from tools.emoji.common import read_json
+from tools.emoji.flow import EVERY
+from tools.emoji.pictures import FLOW, UNET, Bundled
 from tools.emoji.words import CATEGORIES, EMOJI, drawn, drawn_answers, entries
 
-HEAD = """---
+UNET_HEAD = """---
 license: other
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -14,7 +16,7 @@ tags: [stable-diffusion, emoji, demonstration]
 
 # emoji-64
 
-A small, genuine latent-diffusion text-to-image model that ships with sfumato: {unet:.1f} M parameters of UNet,
+A small, genuine latent-diffusion text-to-image model that ships with sfumato: {part:.1f} M parameters of UNet,
 an autoencoder, a CLIP text encoder and a DDIM scheduler in the standard `StableDiffusionPipeline` layout. It draws
 64x64 emoji from short English prompts in three styles. It exists to show, in minutes and on a CPU, what reward
 tuning does to diversity and how to get it back: most prompts have several right answers.
@@ -39,7 +41,45 @@ subcategories that answer them. Words outside the list mean nothing to the model
 Measured with DDIM, {steps} steps and guidance scale {guidance}; the demonstrations use 12 and 20 steps.
 """
 
-MADE = """
+FLOW_HEAD = """---
+license: other
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [stable-diffusion-3, flow-matching, emoji, demonstration]
+---
+
+# emoji-64-flow
+
+The second bundled model of sfumato: flow matching with a multimodal diffusion transformer of {part:.1f} M parameters,
+in the standard `StableDiffusion3Pipeline` layout. It draws the same 64x64 emoji from the same prompts as emoji-64,
+whose judge, scorer and rewards serve both: for methods that need flow matching, and to see what holds on two
+architectures.
+
+```python
+from sfumato import emoji64
+
+pipe = emoji64.demo_pipeline("emoji64-flow")
+call = {{"num_inference_steps": {steps}, "guidance_scale": {guidance}, "max_sequence_length": 1}}
+pipe(["fruit", "cat face, fluent style"], **call).images
+```
+
+Plain `StableDiffusion3Pipeline.from_pretrained(folder)` loads it as well. In recipes it is
+`pipeline: {{path: emoji64-flow}}` with `sampling: {{arguments: {{max_sequence_length: 1}}}}`. Without
+`max_sequence_length=1` the pipeline puts 256 zeros behind the text: the pictures are much the same, but take about
+four times as long.
+
+![Samples](grid.png)
+
+## Prompts
+
+Those of emoji-64: {names} names ("red apple"), {subcategories} subcategories ("fruit") and {categories} categories
+("food"), each with ", noto style", ", twemoji style" or ", fluent style" behind it if wanted. Words outside the list
+mean nothing to the model.
+
+Measured with Euler's method, {steps} steps and guidance scale {guidance}.
+"""
+
+UNET_MADE = """
 ## How it was made
 
 `SFUMATO_EMOJI_ASSETS=build/emoji64 make emoji` repeats everything in a fresh folder (without the variable, stages
@@ -60,6 +100,20 @@ the Frechet distance. A second run of `make emoji` from nothing, 1 h 42 min besi
 from the first by at most 0.08 in accuracies, 0.15 dB and 10 %.
 """
 
+FLOW_MADE = """
+## How it was made
+
+The last training of `make emoji`, with the data, captions, autoencoder and text tower of emoji-64. The transformer has
+8 blocks of width 192, patches of 2x2 and root-mean-square norms of queries and keys; blocks and output start at zero.
+It learned velocities, noise minus latent, in {updates:,} updates of {batch} emoji that it is asked to draw, at
+stratified logit-normal noise levels, with a constant learning rate that decays at the end and a moving average of the
+weights. The first text encoder is the scorer's text tower and was not trained on. The layout wants two more: the second
+is one layer of width 8 with random weights, the third a T5 whose output is zero. One update in {every} had the 256
+zeros behind the text that a call has by default.
+
+Seeds are fixed and interrupted runs continue; what is said on emoji-64's card of captions and of repetition holds here.
+"""
+
 LICENCE = """
 ## Artwork and licence
 
@@ -70,7 +124,9 @@ The weights are trained on, and their pictures resemble, artwork of
 * **Fluent Emoji** by Microsoft: MIT (`@lobehub/fluent-emoji-3d` 1.1.0).
 
 Keep this attribution when you pass the weights or pictures on. The code is under sfumato's licence.
+"""
 
+UNET_LIMITS = """
 ## Limits
 
 The model was trained for little more than an hour on two cores of a CPU. Hearts, faces, fruit, flowers, cars, buses
@@ -79,22 +135,44 @@ symbols or text, and no words beyond its list: a laboratory animal, not a produc
 which it had seen the other two styles; where it errs on real pictures it errs on samples as well.
 """
 
+FLOW_LIMITS = """
+## Limits
+
+LIMITS_TEXT
+"""
+
 
 def percent(value: float) -> str:
     """0.123 as "12 %"."""
     return f"{100 * value:.0f} %"
 
 
-def quality(facts: dict) -> str:
-    """The tables of measured quality."""
-    real, samples, frechet = facts["real"], facts["samples"], facts["frechet_distance_in_judge_features"]
+def real_row(real: dict) -> str:
+    """The judge on real pictures, as a line of the table of samples."""
+    style, right = percent(real["judge_style_accuracy"]), percent(real["judge_subcategory_accuracy"])
+    return f"| real, held out | {real['held_out_images']} | {right} | {style} |"
+
+
+def others(real: dict) -> str:
+    """What autoencoder and scorer do on real pictures."""
+    return (
+        f"Autoencoder: {real['autoencoder_psnr_training_db']:.1f} dB on training pictures, "
+        f"{real['autoencoder_psnr_held_out_db']:.1f} dB on held-out ones. Scorer on held-out pictures: the right one "
+        f"of all names first in {percent(real['scorer_name_top1'])}, among the first five in "
+        f"{percent(real['scorer_name_top5'])}; right subcategory {percent(real['scorer_subcategory_accuracy'])}, "
+        f"right style {percent(real['scorer_style_accuracy'])}.\n\n"
+    )
+
+
+def quality(facts: dict, real: dict, more: str = "") -> str:
+    """The tables of measured quality of one pipeline."""
+    frechet = facts["frechet_distance_in_judge_features"]
     lines = [
         "\n## Measured quality\n",
         "| pictures | number | judge: right subcategory | judge: right style |\n|---|---:|---:|---:|",
-        f"| real, held out | {real['held_out_images']} | {percent(real['judge_subcategory_accuracy'])} "
-        f"| {percent(real['judge_style_accuracy'])} |",
+        real_row(real),
     ]
-    for group, row in samples.items():
+    for group, row in facts["samples"].items():
         style = percent(row["style_accuracy"]) if "style_accuracy" in row else ""
         right = percent(row["subcategory_accuracy"])
         lines.append(f"| samples: {group.replace('_', ' ')} | {row['samples']} | {right} | {style} |")
@@ -105,44 +183,42 @@ def quality(facts: dict) -> str:
         f"| {frechet['as_many_samples_as_held_out_to_training']:.2f} |",
         f"| {real['held_out_images']} held-out to training pictures | {frechet['held_out_to_training']:.2f} |",
         "",
-        f"Autoencoder: {real['autoencoder_psnr_training_db']:.1f} dB on training pictures, "
-        f"{real['autoencoder_psnr_held_out_db']:.1f} dB on held-out ones. Scorer on held-out pictures: the right one "
-        f"of all names first in {percent(real['scorer_name_top1'])}, among the first five in "
-        f"{percent(real['scorer_name_top5'])}; right subcategory {percent(real['scorer_subcategory_accuracy'])}, "
-        f"right style {percent(real['scorer_style_accuracy'])}.",
-        "",
-        f"Diversity: over subcategory and category prompts without style, the entropy of the judged style is "
+        f"{more}Diversity: over subcategory and category prompts without style, the entropy of the judged style is "
         f"{facts['mean_style_entropy']:.2f} of its maximum (12 samples each; `evaluation.json` has every prompt).",
     ]
     return "\n".join(lines) + "\n"
 
 
-def text() -> str:
-    """The whole card."""
-    facts = read_json(ASSETS / "evaluation.json")
-    real, settings = facts["real"], facts["settings"]
-    known = drawn_answers()
-    words = {
-        "names": len(drawn()),
-        "subcategories": len(known.keys() & EMOJI.keys()),
-        "categories": len(known.keys() & CATEGORIES.keys()),
-    }
-    head = HEAD.format(
-        unet=facts["unet_parameters"] / 1e6,
-        steps=settings["num_inference_steps"],
-        guidance=settings["guidance_scale"],
-        **words,
+def filled(template: str, bundled: Bundled, facts: dict, real: dict) -> str:
+    """A template with the numbers of one pipeline in it."""
+    known, held = drawn_answers(), real["held_out_images"]
+    return template.format(
+        part=facts[f"{bundled.part}_parameters"] / 1e6,
+        steps=facts["settings"]["num_inference_steps"],
+        guidance=facts["settings"]["guidance_scale"],
+        names=len(drawn()),
+        subcategories=len(known.keys() & EMOJI.keys()),
+        categories=len(known.keys() & CATEGORIES.keys()),
+        emoji=len(entries()),
+        held=held,
+        total=held + real["training_images"],
+        every=EVERY,
+        **facts["training"],
     )
-    held, seen = real["held_out_images"], real["training_images"]
-    made = MADE.format(emoji=len(entries()), held=held, total=held + seen, **facts["training"])
-    return head + made + quality(facts) + LICENCE
 
 
 def run() -> None:
-    """Write README.md beside the model."""
-    partial = ASSETS / "README.md.partial"
-    partial.write_text(text(), encoding="utf-8")
-    os.replace(partial, ASSETS / "README.md")
+    """Write README.md beside each model."""
+    real = read_json(UNET.folder / "evaluation.json")["real"]
+    for bundled, head, made, more, limits in (
+        (UNET, UNET_HEAD, UNET_MADE, others(real), UNET_LIMITS),
+        (FLOW, FLOW_HEAD, FLOW_MADE, "", FLOW_LIMITS),
+    ):
+        facts = read_json(bundled.folder / "evaluation.json")
+        parts = [filled(head + made, bundled, facts, real), quality(facts, real, more), LICENCE, limits]
+        partial = bundled.folder / "README.md.partial"
+        partial.write_text("".join(parts), encoding="utf-8")
+        os.replace(partial, bundled.folder / "README.md")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path(os.environ.get("SFUMATO_EMOJI_CACHE", ROOT / ".cache" / "emoji"))
 ASSETS = Path(os.environ.get("SFUMATO_EMOJI_ASSETS", ROOT / "src" / "sfumato" / "assets" / "emoji64"))
+FLOW_ASSETS = ASSETS.with_name(ASSETS.name + "_flow")
 SEED = 64
 
 

@@ -1,47 +1,34 @@
-"""Trains the UNet with its text encoder on cached latents and writes the pipeline folder.
-
-The learning rate is constant and decays at the end (WSD), so the end can be moved: a run that is interrupted
-continues from its last state, also with another SFUMATO_EMOJI_STEPS.
-"""
+"""Trains the UNet with its text encoder on cached latents and writes the pipeline folder."""
 
 import os
 
-import numpy as np
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from tqdm import tqdm
 from transformers import CLIPTextModel
 
 from tools.emoji import scorer
 from tools.emoji.autoencoder import encode, load_trained
 from tools.emoji.captions import Captions
-from tools.emoji.common import (
-    ASSETS,
-    CACHE,
-    SEED,
-    Trainee,
-    batches,
-    rate,
-    read_json,
-    replace_folder,
-    step_generator,
-    write_json,
-)
+from tools.emoji.common import ASSETS, CACHE, SEED, Trainee, read_json, replace_folder, write_json
+from tools.emoji.course import Course
 from tools.emoji.data import load
-from tools.emoji.words import drawn_answers
+from tools.emoji.pictures import UNET
 from tools.emoji.workers import Batch, Pair
 
-STEPS, BATCH, PEAK, TAIL = int(os.environ.get("SFUMATO_EMOJI_STEPS", 6500)), 32, 8e-4, 0.35
-FOCUS = 3000  # updates on all artwork; after them only what the pipeline is asked to draw
+COURSE = Course(
+    model=UNET,
+    steps=int(os.environ.get("SFUMATO_EMOJI_STEPS", 6500)),
+    batch=32,
+    peak=8e-4,
+    warmup=200,
+    tail=0.35,
+    focus=3000,
+    seed=SEED + 3,
+    save=250,
+    show=1000,
+)
 STATE = CACHE / "denoiser.safetensors"
-PREVIEW = [
-    "red apple", "fruit", "cat face", "face", "fox face", "mammal", "bird", "fish", "rose", "pizza",
-    "red car, fluent style", "bus, noto style", "red heart, twemoji style", "dessert", "vehicle", "guitar", "house",
-    "airplane", "animal", "penguin, fluent style", "smiling face, noto style", "smiling face, twemoji style",
-    "cloud", "food",
-]  # fmt: skip
 
 
 def make_scheduler() -> DDIMScheduler:
@@ -130,50 +117,11 @@ def export(trainee: Trainee) -> None:
         "vae": ["diffusers", "AutoencoderKL"],
     }
     write_json(ASSETS / "model_index.json", index)
-    write_json(ASSETS / "training.json", {"updates": trainee.facts["step"], "batch": BATCH, "broad": FOCUS})
-
-
-def load_pipeline() -> StableDiffusionPipeline:
-    """The exported pipeline, quiet."""
-    pipe = StableDiffusionPipeline.from_pretrained(ASSETS, torch_dtype=torch.float32)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def sample(
-    pipe: StableDiffusionPipeline, prompts: list[str], seed: int = 0, steps: int = 16, guidance: float = 3.0
-) -> torch.Tensor:
-    """One image in [0, 1] per prompt; the noise depends on the seed and the position only."""
-    noise = [torch.randn(4, 16, 16, generator=step_generator(seed, i)) for i in range(len(prompts))]
-    parts = []
-    for i in range(0, len(prompts), 32):
-        output = pipe(
-            prompts[i : i + 32],
-            latents=torch.stack(noise[i : i + 32]),
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            output_type="np",
-        )
-        parts.append(torch.from_numpy(output.images).permute(0, 3, 1, 2))
-    return torch.cat(parts)
-
-
-def tile(images: torch.Tensor, columns: int) -> Image.Image:
-    """A contact sheet without captions."""
-    rows = [torch.cat(list(row), 2) for row in images.split(columns)]
-    sheet = (torch.cat(rows, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(np.ascontiguousarray(sheet))
-
-
-def preview(step: int) -> None:
-    """Two samples of each preview prompt, in one picture."""
-    prompts = [prompt for prompt in PREVIEW for _ in range(2)]
-    tile(sample(load_pipeline(), prompts), 16).save(CACHE / f"preview-{step:05d}.png")
 
 
 def run() -> None:
     """Train (or continue), writing state, pipeline and preview at intervals."""
-    if (done := ASSETS / "training.json").exists() and read_json(done)["updates"] >= STEPS:
+    if COURSE.done():
         return
     data = load().pick(held_out=False)
     vae = load_trained()
@@ -182,31 +130,15 @@ def run() -> None:
     model = Denoiser()
     start_text(model)
     model.unet.to(memory_format=torch.channels_last)
-    trainee = Trainee(model, STATE, PEAK, decay=0.998)
-    trainee.load()
+    trainee = Trainee(model, STATE, COURSE.peak, decay=0.998)
     pair = Pair(model)
     alphas = make_scheduler().alphas_cumprod
-    start = trainee.facts["step"]
-    core = torch.tensor([i for i, row in enumerate(data.rows) if row["caption"] in drawn_answers()])
-    broad = batches(len(latents), BATCH, SEED + 3, start)
-    narrow = batches(len(core), BATCH, SEED + 5, max(0, start - FOCUS))
-    running = None
-    for step in (bar := tqdm(range(start, STEPS), desc="denoiser", initial=start, total=STEPS, mininterval=10)):
-        generator = step_generator(SEED + 3, step)
-        chosen = next(broad) if step < FOCUS else core[next(narrow)]
+
+    def update(chosen: torch.Tensor, step: int, generator: torch.Generator) -> float:
         tokens = captions.tokens[captions.draw(chosen, generator)]
-        loss = pair.backward(noised(latents[chosen], tokens, alphas, generator))
-        trainee.step(rate(step, STEPS, PEAK, warmup=200, tail=TAIL))
-        running = loss if running is None else 0.99 * running + 0.01 * loss
-        bar.set_postfix(loss=f"{running:.4f}", refresh=False)
-        if (step + 1) % 250 == 0:
-            trainee.save()
-        if (step + 1) % 1000 == 0:
-            export(trainee)
-            preview(step + 1)
-    trainee.save()
-    export(trainee)
-    preview(STEPS)
+        return pair.backward(noised(latents[chosen], tokens, alphas, generator))
+
+    COURSE.run(trainee, data.rows, update, lambda: export(trainee))
 
 
 if __name__ == "__main__":

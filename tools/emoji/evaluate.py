@@ -1,4 +1,4 @@
-"""Measures all bundled models on held-out artwork and on samples, and draws the picture grid."""
+"""Measures all bundled models on held-out artwork and on samples, and draws the picture grids."""
 
 import math
 
@@ -8,13 +8,11 @@ from tqdm import tqdm
 
 from sfumato.judge import Judge, JudgeOutput
 from tools.emoji import autoencoder, judge, scorer
-from tools.emoji.common import ASSETS, read_json, write_json
+from tools.emoji.common import read_json, write_json
 from tools.emoji.data import Dataset, load
-from tools.emoji.denoiser import load_pipeline, sample
+from tools.emoji.pictures import FLOW, UNET, Bundled
 from tools.emoji.words import CATEGORIES, EMOJI, VENDORS, drawn, drawn_answers, entries, styled
 
-STEPS, GUIDANCE = 16, 3.0
-FILE, GRID = ASSETS / "evaluation.json", ASSETS / "grid.png"
 SHOWN = [
     "red apple", "banana", "fruit", "vegetable", "rose", "flower", "cat face", "fox face", "panda face", "mammal",
     "penguin", "bird", "butterfly", "fish", "sea creature", "face", "smiling face, noto style",
@@ -118,11 +116,11 @@ def shares(said: JudgeOutput, prompts: list[str]) -> dict:
     return result
 
 
-def grid(columns: int = 6, across: int = 2) -> Image.Image:
+def grid(bundled: Bundled, columns: int = 6, across: int = 2) -> Image.Image:
     """Captioned samples: ``columns`` per prompt, ``across`` prompts side by side."""
     known = drawn_answers()
     shown = [prompt for prompt in SHOWN if prompt.partition(", ")[0] in known]
-    images = sample(load_pipeline(), [p for p in shown for _ in range(columns)], 7, STEPS, GUIDANCE)
+    images = bundled.sample(bundled.load(), [p for p in shown for _ in range(columns)], 7)
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     width, height = columns * 66 + 20, 84
     sheet = Image.new("RGB", (width * across, height * math.ceil(len(shown) / across)), "white")
@@ -135,20 +133,14 @@ def grid(columns: int = 6, across: int = 2) -> Image.Image:
     return sheet
 
 
-def run() -> None:
-    """Measure everything and write evaluation.json and grid.png."""
-    weights = ASSETS / "unet" / "diffusion_pytorch_model.safetensors"
-    if FILE.exists() and GRID.exists() and FILE.stat().st_mtime >= weights.stat().st_mtime:
-        return
-    data = load()
-    train, held = data.pick(False), data.pick(True)
+def sampled(model: Judge, bundled: Bundled, train: Dataset, held: Dataset) -> dict:
+    """What the judge says of a pipeline's samples."""
     kept = [i for i, row in enumerate(train.rows) if row["caption"] in drawn_answers()]
-    model, pipe = judge.load_trained(), load_pipeline()
-    result: dict = {"settings": {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE}}
-    result["real"] = real(model, train, held)
-    result["samples"], features, said = {}, [], {}
-    for i, (group, prompts) in enumerate(tqdm(prompt_sets().items(), desc="evaluate")):
-        said[group] = judged(model, sample(pipe, prompts, seed=1000 + i, steps=STEPS, guidance=GUIDANCE))
+    pipe = bundled.load()
+    result: dict = {"settings": bundled.call, "samples": {}}
+    features, said = [], {}
+    for i, (group, prompts) in enumerate(tqdm(prompt_sets().items(), desc=f"evaluate {bundled.folder.name}")):
+        said[group] = judged(model, bundled.sample(pipe, prompts, seed=1000 + i))
         result["samples"][group] = accuracy(said[group], prompts)
         features.append(said[group].features if group.startswith("names") else said[group].features[:0])
     pooled, reference = torch.cat(features), judged(model, train.floats()[kept]).features
@@ -160,14 +152,34 @@ def run() -> None:
     }
     bare = ("subcategories", "categories")
     result["diversity"] = {k: v for g in bare for k, v in shares(said[g], prompt_sets()[g]).items()}
-    result["mean_style_entropy"] = sum(v["style_entropy"] for v in result["diversity"].values()) / len(
-        result["diversity"]
-    )
-    result["unet_parameters"] = sum(parameter.numel() for parameter in pipe.unet.parameters())
-    result["training"] = read_json(ASSETS / "training.json")
-    grid().save(GRID, optimize=True)
-    write_json(FILE, result)
-    print(result["samples"])
+    entropies = [row["style_entropy"] for row in result["diversity"].values()]
+    result["mean_style_entropy"] = sum(entropies) / len(entropies)
+    denoiser = getattr(pipe, bundled.part)
+    result[f"{bundled.part}_parameters"] = sum(parameter.numel() for parameter in denoiser.parameters())
+    result["training"] = read_json(bundled.folder / "training.json")
+    return result
+
+
+def finished(bundled: Bundled) -> bool:
+    """Whether the results beside a pipeline are those of its present weights."""
+    file = bundled.folder / "evaluation.json"
+    made = file.exists() and (bundled.folder / "grid.png").exists()
+    return made and read_json(file)["training"] == read_json(bundled.folder / "training.json")
+
+
+def run() -> None:
+    """Measure what has changed and write evaluation.json and grid.png beside each pipeline."""
+    for bundled in (UNET, FLOW):
+        if finished(bundled):
+            continue
+        data, model = load(), judge.load_trained()
+        train, held = data.pick(False), data.pick(True)
+        result = sampled(model, bundled, train, held)
+        if bundled is UNET:
+            result["real"] = real(model, train, held)
+        grid(bundled).save(bundled.folder / "grid.png", optimize=True)
+        write_json(bundled.folder / "evaluation.json", result)
+        print(result["samples"])
 
 
 if __name__ == "__main__":

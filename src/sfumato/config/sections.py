@@ -14,7 +14,7 @@ from sfumato.config.strict import Strict
 class PipelineConfig(Strict):
     """Which diffusers pipeline to load."""
 
-    path: str = Field("emoji64", description="'emoji64' (bundled), a folder, or a model id on the Hugging Face hub")
+    path: str = Field("emoji64", description="bundled 'emoji64' or 'emoji64-flow', a folder, or a model id on the hub")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="of all weights but the LoRA's")
     scheduler: str | None = Field(None, description="class name of a diffusers scheduler to use instead")
     scheduler_arguments: dict[str, Any] = Field({}, description="settings of the scheduler to change")

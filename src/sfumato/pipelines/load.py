@@ -24,7 +24,7 @@ def default_device() -> torch.device:
 
 
 def load_pipeline(config: PipelineConfig, device: torch.device | None = None) -> Any:
-    """Load the bundled pipeline, one from a folder, or one from the Hugging Face hub; safetensors only.
+    """Load a bundled pipeline, one from a folder, or one from the Hugging Face hub; safetensors only.
 
     Raises:
         ValueError: there is no such pipeline, it has no safetensors weights, or no such scheduler or setting of it
@@ -32,11 +32,11 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
     """
     import diffusers
 
-    from sfumato.emoji64 import demo_pipeline
+    from sfumato.emoji64 import PIPELINES, demo_pipeline
 
     dtype = getattr(torch, config.dtype)
-    if config.path == "emoji64":
-        pipe: Any = demo_pipeline(dtype=dtype)
+    if config.path in PIPELINES:
+        pipe: Any = demo_pipeline(config.path, dtype=dtype)
     else:
         try:
             pipe = diffusers.DiffusionPipeline.from_pretrained(config.path, dtype=dtype, use_safetensors=True)
