@@ -177,7 +177,10 @@ class Blender:
         if place.seen is None or batch.size != 2 * len(place.seen):
             return 0
         if self._first is not None:
-            _check_order(self._first, place.seen)
+            if not unconditional_first(self._first, place.seen):
+                raise ValueError(
+                    "share_unconditional needs a pipeline that puts the unconditional rows first: leave it out here"
+                )
             self._first = None
         return len(place.seen)
 
@@ -230,11 +233,15 @@ def _without_small(weights: Sequence[float], tolerance: float) -> list[float]:
     return kept
 
 
-def _check_order(prediction: torch.Tensor, seen: torch.Tensor) -> None:
-    """Raise ValueError unless the rows of a doubled batch that come first are the unconditional ones.
+def unconditional_first(prediction: torch.Tensor, seen: torch.Tensor) -> bool:
+    """Whether the rows of a doubled batch that come first are the unconditional ones.
 
     What the scheduler has seen is ±(u + s (c - u)) with s > 1. On the way from the first half to the second that lies
     at s if the first is u, and at 1 - s if it is c. Read by the host, once per pipeline call.
+
+    Args:
+        prediction: of the denoiser, (2 B, ...).
+        seen: of the scheduler, (B, ...).
     """
     first, second = (half[:, : seen.shape[1]].float() for half in prediction.chunk(2))
     if first.shape == seen.shape:
@@ -244,9 +251,8 @@ def _check_order(prediction: torch.Tensor, seen: torch.Tensor) -> None:
             place = (beyond * along).sum() / along.square().sum().clamp_min(1e-30)
             fits.append(torch.stack([(beyond - place * along).square().sum(), place]))
         (error, place), (other_error, other_place) = torch.stack(fits).tolist()
-        if (place if error <= other_error else other_place) >= 0.5 or not along.any():
-            return
-    raise ValueError("share_unconditional needs a pipeline that puts the unconditional rows first: leave it out here")
+        return (place if error <= other_error else other_place) >= 0.5 or not along.any()
+    return False
 
 
 def _relative_change(old: dict[int, Any], new: dict[int, Any]) -> float:
