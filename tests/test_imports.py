@@ -14,6 +14,7 @@ ROOT = Path(importlib.util.find_spec("sfumato").origin).parent
 LAYERS = [
     {
         "_version",
+        "change",
         "grids",
         "schedules",
         "runs",
@@ -90,7 +91,7 @@ def test_imports_point_downwards():
 
 
 def test_reports_and_studies_see_run_folders_only():
-    allowed = {"_version", "runs", *READERS}
+    allowed = {"_version", "change", "runs", *READERS}
     assert [
         (path, imported) for path, part, imported in inner_imports() if part in READERS and imported not in allowed
     ] == []

@@ -63,10 +63,16 @@ def make_frontier(
         }
         for name, (_, _, reward, vendi, *_) in POINTS.items()
     }
+    return frontier_of(values)
+
+
+def frontier_of(values: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """A frontier.json of these per-prompt values of `POINTS`."""
     found = summarise(values, METHODS, forwards={name: point[4] for name, point in POINTS.items()})
     for entry in found["points"]:
         label, method, _, _, forwards, definition = POINTS[entry["name"]]
         entry |= {"label": label, "method": method, "forwards": forwards, "definition": definition}
+    prompts = len(values["base"]["reward"])
     return found | {"prompts": [f"prompt {i}" for i in range(prompts)], "images_per_prompt": 8}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sfumato.frontier import choose
 from sfumato.frontier.plane import Threshold
-from tests.frontier.measured_bed import POINTS, make_frontier
+from tests.frontier.measured_bed import POINTS, frontier_of, make_frontier
 
 EXACT = make_frontier()
 SCATTERED = [make_frontier(noise=2.0, prompts=4, seed=seed) for seed in range(7)]
@@ -64,6 +64,41 @@ def test_where_nothing_satisfies_the_nearest_is_named():
     assert found.nearest.name == "aig-power-4"
     assert found.none > 0.9
     assert {point.name for point in found.candidates if point.fails} == {*POINTS} - {"base"}
+
+
+def test_the_nearest_is_near_by_its_value_however_noisy_another_is():
+    values = {point["name"]: point["per_prompt"] for point in make_frontier(noise=0.3)["points"]}
+    values["lora-0.6"]["vendi"] = (2.6 + 20 * np.linspace(-1, 1, 24)).tolist()
+    found = choose(frontier_of(values), min_diversity="vendi>=200")
+    assert found.nearest.name == "aig-power-4"
+
+
+def test_of_two_wishes_each_is_counted_in_distances_from_base_to_tuned():
+    # lacks 2.2 of vendi and 5 of reward, of which base and tuned are 3.6 and 10 apart; tuned would lack 4.6 and 2
+    found = choose(EXACT, min_diversity="vendi>=6", min_reward="reward>=12", repetitions=50)
+    assert found.nearest.name == "aig-power-2"
+    assert found.lacks["diversity"].mean == pytest.approx(2.2) and found.lacks["reward"].mean == pytest.approx(5)
+
+
+@pytest.mark.parametrize("asked", ["vendi>=6", "99%", "gold>=0.9"])
+def test_what_the_nearest_lacks_is_said_in_the_terms_of_the_wish(asked):
+    found = choose(make_frontier(noise=0.5), min_diversity=asked)
+    near, lack = found.nearest, found.lacks["diversity"]
+    if asked == "gold>=0.9":
+        gold = make_frontier(noise=0.5)["points"]
+        own = next(point["metrics"]["gold"] for point in gold if point["name"] == near.name)
+        wished, has = 0.9, (own["mean"], own["low"], own["high"])
+    else:
+        wished, value = (0.99, near.diversity_kept) if asked == "99%" else (6, near.diversity)
+        has = (value.mean, value.low, value.high)
+    assert (lack.mean, lack.high, lack.low) == pytest.approx([wished - value for value in has], abs=1e-3)
+    assert lack.low < lack.mean < lack.high
+
+
+def test_a_wish_that_is_met_lacks_nothing():
+    assert choose(EXACT, min_diversity=0.5, repetitions=50).lacks == {}
+    found = choose(EXACT, min_diversity="vendi>=6", min_reward=0.01, repetitions=50)
+    assert found.lacks.keys() == {"diversity"}
 
 
 def test_a_budget_that_nothing_meets_has_no_nearest():
@@ -123,10 +158,10 @@ def test_differences_to_the_runner_up_are_paired():
 
 
 def test_shares_of_a_doubtful_gain_have_no_limits():
-    frontier = make_frontier(prompts=6)
-    for point in frontier["points"]:
-        point["per_prompt"]["reward"] = [3.0, -2.0, 1.0, -1.0, 2.0, -2.0] if point["name"] == "tuned" else [0.0] * 6
-    found = choose(frontier)
+    values = {point["name"]: point["per_prompt"] for point in make_frontier(prompts=6)["points"]}
+    for name, own in values.items():
+        own["reward"] = [3.0, -2.0, 1.0, -1.0, 2.0, -2.0] if name == "tuned" else [0.0] * 6
+    found = choose(frontier_of(values))
     assert found.warnings[0].startswith("Tuning did not raise reward beyond noise")
     assert any("Only 6 prompts" in warning for warning in found.warnings)
     assert all(point.gain_kept.low is None for point in found.candidates)

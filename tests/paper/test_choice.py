@@ -70,6 +70,7 @@ def test_without_a_choice_it_says_the_nearest_and_what_to_try(tell, tmp_path):
     _, text = tell(min_diversity=0.99)
     assert "Choice: none. No operating point but the base model itself can keep at least 99 %" in text
     assert "Nearest: AIG power 4 (aig-power-4), which keeps 40 % [40, 40] of the gain and 95 %" in text
+    assert "It falls short by 4.00 [4.00, 4.00] percentage points of the diversity. Try: ask for less" in text
     assert f"sfumato tune-schedule {tmp_path / 'run'} --keep diversity=0.99" in text
     _, text = tell(min_diversity="recall>=0.78", diversity="recall")
     assert "Nearest: AIG power 4" in text and "tune-schedule" not in text
@@ -85,6 +86,10 @@ def test_a_value_that_nothing_has_is_answered_with_the_nearest_value(tell):
     assert "Choice: none. No operating point can have vendi of at least 200." in text
     near = choice.nearest
     assert f"Nearest: {near.label} ({near.name}), which has vendi {near.diversity.mean:.2f} [" in text
+    lack = choice.lacks["diversity"]
+    assert f"It falls short by {lack.mean:.0f} [{lack.low:.0f}, {lack.high:.0f}] in vendi." in text
+    _, text = tell(min_diversity="vendi>=6", min_reward=1.0)
+    assert "by 1.20 [1.20, 1.20] in vendi and 60.0 [60.0, 60.0] percentage points of the gain." in text
 
 
 def test_a_share_just_too_small_is_not_rounded_to_what_was_asked(tell):

@@ -1,7 +1,8 @@
 """The comparison across runs in words."""
 
-from sfumato.frontier import compare_runs, read_runs
+from sfumato.frontier import choose, compare_runs, read_runs
 from sfumato.paper.comparison import comparison_text
+from sfumato.paper.tables import latex
 from tests.frontier.measured_bed import make_frontier, write_run
 from tests.frontier.test_many import BETTER, WORSE, write_many
 
@@ -33,6 +34,20 @@ def test_one_training_says_nothing_about_another(tmp_path):
     assert "One training: the probabilities are over prompts, and say nothing about another" in text_of(
         write_many(tmp_path, [BETTER])
     )
+
+
+def test_a_run_that_tuning_did_not_change_has_no_hypervolumes(tmp_path):
+    unchanged = make_frontier(noise=1.0, shift={"tuned": 3.6})  # as diverse as the base
+    same = write_run(tmp_path / "same", unchanged, training={"seed": 9}).path
+    text = text_of([*write_many(tmp_path, [BETTER]), same])
+    assert "- same: tuning did not change vendi beyond noise, so there is no scale from base to tuned" in text
+    assert "training seed 0 method run0 AIG" in text
+    runs = read_runs([same, write_run(tmp_path / "again", unchanged, training={"seed": 8}).path])
+    comparison = compare_runs(runs)
+    assert "Methods across runs: none of these runs can be compared Left out" in " ".join(
+        comparison_text(comparison).split()
+    )
+    assert latex(runs, [choose(run.frontier) for run in runs], comparison).count(r"\begin{tabular}") == 1
 
 
 def test_what_varied_and_what_was_left_out_is_named(tmp_path):

@@ -4,8 +4,11 @@ from itertools import pairwise
 
 import pytest
 from selenium.webdriver import ActionChains, Keys
+from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.report.conftest import built
+from sfumato.report import write_report
+from tests.report.conftest import PROMPTS, built
+from tests.report.synthetic import POINTS, make_run
 
 NAMELESS = """
 const name = (element) => element.getAttribute("aria-label") || element.getAttribute("aria-labelledby") ||
@@ -28,19 +31,20 @@ HEADINGS = "return [...document.querySelectorAll('main h2, main h3')].map((headi
 FAINT = """
 const channel = (v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4);
 const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+const numbers = (colour) =>
+  colour.match(/[\\d.]+/g).map((part, i) => (colour.startsWith("color(srgb") && i < 3 ? 255 : 1) * part);
 const ground = (element) => {
-  for (let at = element; at; at = at.parentElement) {
-    const found = numbers(getComputedStyle(at).backgroundColor);
-    if (found.length === 3 || found[3] === 1) return found;
-  }
+  const [r, g, b, opacity = 1] = numbers(getComputedStyle(element).backgroundColor);
+  if (opacity === 1) return [r, g, b];
+  const below = ground(element.parentElement);
+  return [r, g, b].map((own, i) => opacity * own + (1 - opacity) * below[i]);
 };
 const contrast = (element) => {
   const [a, b] = [numbers(getComputedStyle(element).color), ground(element)].map(light).sort((x, y) => y - x);
   return (a + 0.05) / (b + 0.05);
 };
 const said = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-const drawn = (element) => element.checkVisibility() && !element.closest("svg, .chances");
+const drawn = (element) => element.checkVisibility() && !element.closest("svg");
 const faint = (element) => said(element) && drawn(element) && contrast(element) < 4.5;
 return [...document.querySelectorAll("main *, header *")].filter(faint).map((element) => element.outerHTML);
 """
@@ -90,9 +94,31 @@ def test_what_changes_is_announced(page):
     assert set(outputs) == {"OUTPUT"}
 
 
+PHONE = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+SIZES = """
+const region = document.querySelector("#telling"), rows = [...region.querySelectorAll(".tiles")];
+const width = (tile) => tile.getBoundingClientRect().width;
+return [rows.map((row) => row.children.length), Math.min(...rows.flatMap((row) => [...row.children].map(width))),
+  region.scrollWidth > region.clientWidth, rows.every((row) => row.scrollWidth <= row.clientWidth), region.tabIndex,
+  document.documentElement.scrollWidth];
+"""
+
+
+def test_the_opening_pictures_can_be_seen_on_a_phone(browser, tmp_path):
+    run = make_run(tmp_path / "run", PROMPTS[:2], [*range(12)], points=POINTS[:4])
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    try:
+        browser.get(write_report(run).as_uri())
+        built(browser)
+        WebDriverWait(browser, 30).until(lambda b: b.execute_script(SIZES)[0] == [12, 12, 12])
+        _, smallest, scrolls, together, stop, page_width = browser.execute_script(SIZES)
+        assert smallest >= 64 and scrolls and together and stop == 0 and page_width <= 390
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
 def test_fits_a_phone_and_follows_the_colour_scheme(page, scheme):
-    phone = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
     try:
         page.refresh()
         built(page)

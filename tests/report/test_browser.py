@@ -8,8 +8,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.expected_conditions import visibility_of_element_located
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from tests.report.conftest import PROMPTS, SEEDS, find_browser
-from tests.report.synthetic import POINTS, UNRELATED
+from sfumato.report import write_report
+from tests.report.conftest import PROMPTS, SEEDS, built, find_browser
+from tests.report.synthetic import POINTS, UNRELATED, make_run
 
 FIGURES = '[aria-label="Per prompt"] .figures'
 SIZE = """
@@ -172,6 +173,19 @@ def test_prompts_cannot_run_as_code_and_nothing_is_fetched(page):
     assert page.title.endswith("· sfumato") and PROMPTS[2] in all_text(page, "#prompts tbody th")
     fetched = page.execute_script("return performance.getEntriesByType('resource').map((entry) => entry.name)")
     assert all(name.startswith(("blob:", "data:")) for name in fetched)
+
+
+def test_a_report_without_pictures_opens_without_an_error(browser, tmp_path):
+    run = make_run(tmp_path / "run", PROMPTS[:2], SEEDS[:2], points=POINTS[:4])
+    shutil.rmtree(run.evaluation / "images")
+    browser.get_log("browser")
+    browser.get(write_report(run).as_uri())
+    built(browser)
+    assert not browser.find_element(By.ID, "telling").is_displayed()
+    hover(browser, mark(browser, "aig-power-1"))
+    mark(browser, "aig-power-1").click()
+    assert "AIG power 1" in browser.find_element(By.ID, "panel").text
+    assert browser.get_log("browser") == []
 
 
 def test_a_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch):

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -131,6 +132,34 @@ def test_missing_figures_and_files_leave_gaps_only(tmp_path):
     assert "vendi" not in second["metrics"] and second["metrics"]["distance"] == [None, None, None]
     assert "New measure" in page.text
     assert page.data["trainings"][1]["series"]["reward"][-1] is None
+
+
+def test_missing_pictures_are_counted_and_without_any_there_is_no_wall(tmp_path):
+    run = small(tmp_path)
+    assert "Missing pictures" not in read(run).text
+    first, *_ = (run.evaluation / record["file"] for record in run.images() if record["point"] == "base")
+    first.unlink()
+    page = read(run)
+    assert "Missing pictures: 1 of 24; sfumato evaluate RUN makes them again" in " ".join(page.text.split())
+    assert "wall" in page.ids
+    shutil.rmtree(run.evaluation / "images")
+    page = read(run)
+    assert "Missing pictures: 24 of 24; sfumato evaluate RUN" in " ".join(page.text.split())
+    assert {"frontier", "prompts", "stages"} <= page.ids.keys()
+    assert not {"wall", "pairs"} & page.ids.keys() and not any(name.startswith("strip-") for name in page.ids)
+
+
+def test_hypervolumes_without_a_scale_are_not_shown(tmp_path):
+    run = small(tmp_path)
+    page = read(run)
+    assert "How sure is the order?" in page.text and page.data["equalCompute"]
+    frontier = read_json(run.evaluation / "frontier.json")
+    frontier["points"][0]["versus_tuned"]["vendi"] = {"mean": 0.1, "low": -0.2, "high": 0.4}
+    write_json(run.evaluation / "frontier.json", frontier)
+    page = read(run)
+    assert "No hypervolumes: tuning did not change the Vendi score (tuned minus base" in page.text
+    assert "How sure is the order?" not in page.text and "largest hypervolume" not in page.text
+    assert page.data["equalCompute"] == [] and "view-strength" in page.ids
 
 
 def test_the_reference_images_are_not_an_operating_point(run):

@@ -2,7 +2,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sfumato.frontier import choose
 from sfumato.report import choice
+from sfumato.report.data import read_frontier
+from tests.frontier.measured_bed import make_frontier, write_run
 from tests.report.test_story import BASE, TUNED, point, world
 
 MIDDLE = [point("a", "AIG", 8.0, 4.0), point("b", "AIG", 5.0, 4.5), point("beaten", "KL", 4.0, 4.2)]
@@ -39,3 +42,15 @@ def test_a_stage_says_whether_it_differs_from_the_next_beyond_noise():
 
 def test_nothing_is_chosen_within_the_noise():
     assert choice.priorities(world(BASE, *MIDDLE, point("tuned", "tuned", 10.0, 4.9))) == []
+
+
+def test_report_and_frontier_agree_on_what_is_noise(tmp_path):
+    seen = set()
+    for seed in range(6):
+        run = write_run(tmp_path / str(seed), make_frontier(noise=6.0, seed=seed, shift={"tuned": 3.0}))
+        found = read_frontier(run)
+        noise = any("did not" in warning and "beyond noise" in warning for warning in choose(run.frontier()).warnings)
+        assert (choice.priorities(found) == []) == noise
+        base, tuned = (choice.end_point(found, method)["metrics"]["vendi"] for method in choice.END_POINTS)
+        seen.add((noise, base["low"] <= tuned["high"]))
+    assert seen == {(False, False), (False, True), (True, True)}  # twice the separate intervals overlap, in pairs not

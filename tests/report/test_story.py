@@ -13,9 +13,14 @@ def point(name, method, reward, vendi, half=0.1, **more):
     return {"name": name, "label": name, "method": method, "metrics": entries}
 
 
-def world(*points):
+def world(*points, half=0.15):
+    """A frontier of these points, in which tuned and base differ with a paired interval of that half width."""
     axes = {"reward": "reward", "diversity": "vendi"}
-    return {"axes": axes, "points": list(points), "prompts": ["a", "b"], "differences": []}
+    ends = {p["method"]: p["metrics"] for p in points if p["method"] in choice.END_POINTS}
+    changes = {key: ends["base"][key]["mean"] - value["mean"] for key, value in ends.get("tuned", {}).items()}
+    versus = {key: {"mean": change, "low": change - half, "high": change + half} for key, change in changes.items()}
+    found = [p | {"versus_tuned": versus} if p["method"] == "base" else p for p in points]
+    return {"axes": axes, "points": found, "prompts": ["a", "b"], "differences": []}
 
 
 BASE, TUNED = point("base", "base", 0.0, 5.0, gold=0.5), point("tuned", "tuned", 10.0, 1.0, gold=0.2)
@@ -39,19 +44,27 @@ def test_the_answers_say_what_was_lost_and_what_comes_back():
     assert story.undecided(found) == ""
 
 
-def test_a_measure_that_fell_within_its_intervals_is_not_named():
+def test_a_measure_that_fell_within_noise_is_not_named():
     base, tuned = point("base", "base", 0.0, 5.0, recall=0.5), point("tuned", "tuned", 10.0, 4.9, recall=0.1)
     assert (
         story.collapsed(world(base, tuned), [])[-1]
         == "Of the base's diversity it took 80\N{NO-BREAK SPACE}% by recall."
     )
     same = point("tuned", "tuned", 10.0, 4.9, recall=0.45)
-    assert story.collapsed(world(base, same), []) == ["No measure of diversity fell beyond its interval."]
+    assert story.collapsed(world(base, same), []) == ["No measure of diversity fell beyond noise."]
 
 
-def test_overlapping_intervals_are_said_to_overlap():
-    tuned = point("tuned", "tuned", 0.15, 1.0)
-    assert "0.150 (the intervals overlap)" in story.headline(world(BASE, tuned))
+def test_noise_is_judged_in_pairs_and_not_by_the_intervals_of_the_ends():
+    tuned = point("tuned", "tuned", 0.125, 1.0)  # the intervals of both ends reach over the other's mean
+    assert "from 0 to 0.125 (within noise) and cut" in story.headline(world(BASE, tuned))
+    assert "from 0 to 0.125 and cut" in story.headline(world(BASE, tuned, half=0.1))
+
+
+def test_without_a_scale_there_are_no_hypervolumes_and_the_reason_is_told():
+    assert story.unscaled(world(BASE, TUNED)) == ""
+    found = story.unscaled(world(BASE, point("tuned", "tuned", 0.125, 5.0)))
+    assert found.startswith("No hypervolumes: tuning did not change the reward (tuned minus base +0.125, 95")
+    assert "0.275) or the Vendi score (tuned minus base 0, 95" in found
 
 
 def test_without_an_end_point_the_headline_only_counts():

@@ -1,4 +1,5 @@
 from sfumato.report.table import LEGEND, frontier_table
+from tests.frontier.measured_bed import make_frontier
 from tests.report.synthetic import frontier
 
 
@@ -18,3 +19,10 @@ def test_every_point_and_method_has_its_line_and_unequal_methods_are_marked():
 def test_warnings_come_last():
     warned = {**frontier(["a", "b"], 2), "warnings": ["tuning did not raise reward"]}
     assert frontier_table(warned).endswith("\n\nwarning: tuning did not raise reward")
+
+
+def test_a_sentence_stands_for_hypervolumes_without_a_scale():
+    text = frontier_table(make_frontier(noise=1.0, shift={"tuned": 3.6}))
+    assert f"\n\n{LEGEND}\n\nNo hypervolumes: tuning did not change the Vendi score (tuned minus base " in text
+    assert "hypervolume (95" not in text and "P(AIG" not in text
+    assert "No hypervolumes" not in frontier_table(make_frontier(noise=1.0))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from sfumato.change import tuning_change
 from sfumato.frontier.compare import ENOUGH_PROMPTS
 from sfumato.frontier.pareto import pareto_front
 from sfumato.frontier.plane import Plane, Threshold, ratio
@@ -79,7 +80,9 @@ class Choice:
         runner_up: what would be chosen without it.
         versus: chosen minus runner-up with paired 95 % intervals: "objective", "reward" and "diversity".
         safer: the best point whose constraints hold on 90 % of resamples, if that is not the chosen one.
-        nearest: where nothing is chosen, the point that lacks least.
+        nearest: where nothing is chosen, the point that lacks least by its means, in distances from base to tuned.
+        lacks: by how much the nearest falls short, "diversity" and "reward": of a share where a share was asked, else
+            of the metric's value.
         candidates: all points in the order of frontier.json.
         none: share of resamples on which nothing can be chosen.
         prompts, images_per_prompt: what it rests on.
@@ -97,6 +100,7 @@ class Choice:
     versus: dict[str, Interval]
     safer: Candidate | None
     nearest: Candidate | None
+    lacks: dict[str, Share]
     candidates: tuple[Candidate, ...]
     none: float
     prompts: int
@@ -152,8 +156,8 @@ def choose(
     left_out = plane.means(jackknife_weights(m))
     frequency = np.bincount(plane.pick(resampled) + 1, minlength=len(plane.points) + 1) / repetitions
     candidates = _describe(plane, whole, resampled, left_out, frequency[1:])
-    roles = _roles(plane, whole, resampled, np.array([candidate.probability >= SURE for candidate in candidates]))
-    compared = roles["chosen"], roles["runner_up"]
+    roles = _roles(plane, whole, np.array([candidate.probability >= SURE for candidate in candidates]))
+    compared, near = (roles["chosen"], roles["runner_up"]), roles["nearest"]
     named: dict[str, Any] = {role: candidates[i] if i >= 0 else None for role, i in roles.items()}
     return Choice(
         axes=axes,
@@ -164,19 +168,20 @@ def choose(
         objective=plane.objective,
         **named,
         versus=plane.versus(*compared, whole, resampled, left_out) if min(compared) >= 0 else {},
+        lacks=_lacks(plane, candidates[near], near, whole, resampled, left_out) if near >= 0 else {},
         candidates=candidates,
         none=float(frequency[0]),
         prompts=m,
         images_per_prompt=frontier.get("images_per_prompt"),
-        warnings=_warnings(frontier, plane, whole, resampled, left_out),
+        warnings=_warnings(frontier, axes, m),
     )
 
 
-def _roles(plane: Plane, whole: Array, resampled: Array, sure: NDArray[np.bool_]) -> dict[str, int]:
+def _roles(plane: Plane, whole: Array, sure: NDArray[np.bool_]) -> dict[str, int]:
     """The points that the choice names, by index; -1 for none."""
     chosen = int(plane.pick(whole)[0])
     if chosen < 0:
-        return {"chosen": -1, "runner_up": -1, "safer": -1, "nearest": plane.nearest(whole[0], resampled)}
+        return {"chosen": -1, "runner_up": -1, "safer": -1, "nearest": plane.nearest(whole[0])}
     runner_up = int(plane.pick(whole, without=chosen)[0])
     safer = int(plane.pick(whole, among=sure)[0])
     return {"chosen": chosen, "runner_up": runner_up, "safer": -1 if safer == chosen else safer, "nearest": -1}
@@ -229,30 +234,46 @@ def _divided(part: Array, whole: Array) -> Array:
     return ratio(part, whole[:, None])
 
 
-def _warnings(
-    frontier: Mapping[str, Any], plane: Plane, whole: Array, resampled: Array, left_out: Array
-) -> tuple[str, ...]:
+def _lacks(plane: Plane, point: Candidate, i: int, whole: Array, resampled: Array, left_out: Array) -> dict[str, Share]:
+    """By how much point i misses each constraint that it misses, in the terms in which that was asked."""
+    found = {}
+    for side, least in plane.least.items():
+        if side not in point.fails:
+            continue
+        kept = point.gain_kept if side == "reward" else point.diversity_kept
+        if least.metric is None:
+            assert kept is not None  # a share of nothing was refused
+            low, high = (None if limit is None else least.value - limit for limit in (kept.high, kept.low))
+            found[side] = Share(least.value - kept.mean, low, high)
+        else:
+            missing, drawn, without = (-plane.slack(side, means)[:, i] for means in (whole, resampled, left_out))
+            found[side] = Share(**asdict(interval(float(missing[0]), drawn, without, expand=True)))
+    return found
+
+
+def _warnings(frontier: Mapping[str, Any], axes: Mapping[str, str], prompts: int) -> tuple[str, ...]:
     """What makes the choice doubtful: first a change by tuning that is noise, then the run's own warnings."""
-    changes = plane.versus(plane.tuned, plane.base, whole, resampled, left_out)
-    found = list(_doubts(plane.axes, changes))
+    found = list(_doubts(frontier, axes))
     found += [*frontier.get("warnings", []), *(frontier.get("small_n") or {}).get("warnings", [])]
-    prompts = len(plane.values)
     if prompts < ENOUGH_PROMPTS and not any(f"{prompts} prompts" in warning for warning in found):
         found.append(f"Only {prompts} prompts: intervals are rough and probabilities too sure.")
     return tuple(dict.fromkeys(found))
 
 
-def _doubts(axes: Mapping[str, str], changes: Mapping[str, Interval]) -> Iterator[str]:
+def _doubts(frontier: Mapping[str, Any], axes: Mapping[str, str]) -> Iterator[str]:
     """The axes on which tuning did not do what tuning does, by the paired change of each."""
     for side, verb in (("reward", "raise"), ("diversity", "lower")):
-        change = changes[side]
-        size = f"tuned minus base is {change.mean:.3g}, with a 95 % interval of {change.low:.3g} to {change.high:.3g}"
-        if change.low <= 0 <= change.high:
+        change = tuning_change(frontier, axes[side])
+        if change is None:
+            continue
+        mean, low, high = change
+        size = f"tuned minus base is {mean:.3g}, with a 95 % interval of {low:.3g} to {high:.3g}"
+        if low <= 0 <= high:
             yield (
-                f"Tuning did not {verb} {axes[side]} beyond noise: {size}. Shares of this change, balances and "
-                "hypervolumes mean little here."
+                f"Tuning did not {verb} {axes[side]} beyond noise: {size}. Shares of this change and balances mean "
+                "little here, and there is no scale for hypervolumes."
             )
-        elif (change.mean > 0) != (side == "reward"):
+        elif (mean > 0) != (side == "reward"):
             yield (
                 f"Tuning did not {verb} {axes[side]}: {size}. There is no change to share, and balances and "
                 "hypervolumes mean little here."

@@ -17,6 +17,7 @@ from math import comb
 from statistics import fmean, median
 from typing import Any
 
+from sfumato.change import unchanged_axes
 from sfumato.frontier.statistics import Interval
 from sfumato.frontier.tuned_runs import TunedRun
 
@@ -98,9 +99,9 @@ class Comparison:
 def compare_runs(runs: Sequence[TunedRun]) -> Comparison:
     """Compare methods within each run, and collect what the runs say.
 
-    A run is left out, with the reason, if its axes or its reference point are not those of most runs, if it compares no
-    methods, if it is the same trained model as another, or if it repeats another's settings and training seed. A method
-    is left out of a run that gave it other points than most runs did.
+    A run is left out, with the reason, if its axes or its reference point are not those of most runs, if tuning changed
+    an axis within noise only, if it compares no methods, if it is the same trained model as another, or if it repeats
+    another's settings and training seed. A method is left out of a run that gave it other points than most runs did.
     """
     left_out: dict[str, str] = {}
     kept = list(_trained_apart(list(_comparable(runs, left_out)), left_out))
@@ -133,6 +134,11 @@ def _comparable(runs: Sequence[TunedRun], left_out: dict[str, str]) -> Iterator[
         elif tuple(run.frontier["reference_point"]) != corner:
             left_out[run.name] = (
                 "its hypervolumes have another reference point than those of most runs: evaluate it again"
+            )
+        elif unchanged := unchanged_axes(run.frontier):
+            left_out[run.name] = (
+                f"tuning did not change {' or '.join(unchanged)} beyond noise, so there is no scale from base to tuned "
+                "to measure hypervolumes in"
             )
         elif not run.frontier.get("methods"):
             left_out[run.name] = "it has no operating points between base and tuned"

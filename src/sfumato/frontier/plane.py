@@ -166,16 +166,21 @@ class Plane:
         best = np.where(allowed, score, -np.inf)[:, cheap_first].argmax(axis=1)
         return np.where(allowed.any(axis=1), cheap_first[best], -1)
 
-    def nearest(self, whole: Array, resampled: Array) -> int:
-        """The affordable point that lacks least of its constraints, in standard errors; -1 if there is none."""
+    def nearest(self, whole: Array) -> int:
+        """The affordable point that lacks least of its constraints, for means (P, K); -1 if there is none.
+
+        What it lacks is counted in distances from base to tuned, so that two constraints can be weighed.
+        """
         candidates = [i for i in np.flatnonzero(self.affordable).tolist() if i != self.base]
         if not self.least or not candidates:
             return -1
-        lacks = [
-            np.maximum(-self.slack(side, whole), 0) / np.maximum(self.slack(side, resampled).std(axis=0), 1e-12)
-            for side in self.least
-        ]
+        lacks = [np.maximum(-self.slack(side, whole), 0) / self._distance(side, whole) for side in self.least]
         return min(candidates, key=lambda i: float(np.max(lacks, axis=0)[i]))
+
+    def _distance(self, side: str, means: Array) -> float:
+        """From base to tuned in the metric that a side constrains; 1 where they are equal."""
+        k = self.metrics.index(self.least[side].metric or self.axes[side])
+        return abs(float(means[self.tuned, k] - means[self.base, k])) or 1.0
 
     def versus(self, a: int, b: int, whole: Array, resampled: Array, left_out: Array) -> dict[str, Interval]:
         """a - b with paired intervals."""

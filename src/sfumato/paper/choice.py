@@ -261,7 +261,7 @@ def _none(choice: Choice, run: TunedRun) -> Iterator[str]:
     yield f"Choice: none. No operating point{but_base} can {demands}."
     point = choice.nearest
     assert point is not None
-    yield f"Nearest: {point.label} ({point.name}), which {_nearly(choice, point, run.frontier)}."
+    yield f"Nearest: {point.label} ({point.name}), which {_nearly(choice, point, run.frontier)}. {_short(choice)}"
     yield "Try: ask for less, or measure points in between: add them to evaluation.points."
     if keep := _keep(choice):
         yield "Or let a search find a schedule:"
@@ -277,6 +277,19 @@ def _nearly(choice: Choice, point: Candidate, frontier: Mapping[str, Any]) -> st
     kept = [f"{_share(share, least)} of the {what}" for share, least, what in sides if share]
     found += [f"keeps {' and '.join(kept)}"] if kept else []
     return f"{' and '.join(found)}, at {_forwards(point.forwards)} forwards per image"
+
+
+def _short(choice: Choice) -> str:
+    """By how much the nearest point misses what was asked: "It falls short by 4.00 [3.00, 5.00] percentage points"."""
+    parts = []
+    asked = {"diversity": (choice.min_diversity, "diversity"), "reward": (choice.min_reward, "gain")}
+    for side, lack in choice.lacks.items():
+        threshold, whole = asked[side]
+        assert threshold is not None
+        factor, of = (1, f"in {threshold.metric}") if threshold.metric else (100, f"percentage points of the {whole}")
+        limits = ", ".join(number(factor * limit) for limit in (lack.low, lack.high) if limit is not None)
+        parts.append(f"{number(factor * lack.mean)} {f'[{limits}] ' if limits else ''}{of}")
+    return f"It falls short by {' and '.join(parts)}."
 
 
 def _keep(choice: Choice) -> str | None:

@@ -13,7 +13,11 @@ from sfumato.report.vocabulary import number
 def comparison_text(comparison: Comparison) -> str:
     """Hypervolumes of the methods by run, which exceeds which in how many runs, and what that can say."""
     axes = " and ".join(comparison.axes.values())
-    title = f"Methods across runs: hypervolume on {axes}, each run in its own scale, 95 % intervals over prompts"
+    title = "Methods across runs: " + (
+        f"hypervolume on {axes}, each run in its own scale, 95 % intervals over prompts"
+        if comparison.groups
+        else "none of these runs can be compared"
+    )
     paragraphs = [title, *(line for group in comparison.groups for line in _group(group))]
     if comparison.overall:
         paragraphs += ["", f"Over all {len({run for g in comparison.groups for run in g.runs})} runs", ""]

@@ -69,7 +69,7 @@ def json_text(runs: Sequence[TunedRun], choices: Sequence[Choice], comparison: C
 def latex(runs: Sequence[TunedRun], choices: Sequence[Choice], comparison: Comparison | None) -> str:
     r"""Tables for a paper, to be `\input`; needs the package booktabs."""
     tables = [_points_table(runs, choices)]
-    if comparison:
+    if comparison and comparison.groups:
         tables += [_volumes_table(comparison), _pairs_table(comparison)]
     return "% needs \\usepackage{booktabs}\n" + "\n".join(tables)
 

@@ -101,6 +101,7 @@ def _told(frontier: dict[str, Any], strips: images.Strips, trainings: list[dict[
         "given_back": story.given_back(frontier),
         "undecided": story.undecided(frontier),
         "verdict": story.verdict(frontier),
+        "unscaled": story.unscaled(frontier),
         "best": best,
         "stages": choice.priorities(frontier) if best else [],
         "warnings": list(dict.fromkeys([*frontier["warnings"], *frontier["small_n"]["warnings"]])),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from sfumato.change import unchanged_axes
 from sfumato.report.vocabulary import lower_first, metric, number, signed
 
 END_POINTS = ("base", "tuned")
@@ -65,19 +66,10 @@ def interior(frontier: dict[str, Any]) -> list[dict[str, Any]]:
     return [point for point in frontier["points"] if point["method"] not in END_POINTS]
 
 
-def overlap(a: dict[str, Any] | None, b: dict[str, Any] | None, key: str) -> bool:
-    """Whether the intervals of two points overlap; False where there are none."""
-    first, second = (point["metrics"][key] for point in (a, b) if point)
-    if not all(entry.get(end) is not None for entry in (first, second) for end in ("low", "high")):
-        return False
-    return first["low"] <= second["high"] and second["low"] <= first["high"]
-
-
 def balances(frontier: dict[str, Any]) -> list[Balance]:
     """Every point between base and tuned with its two shares, the best balance first.
 
-    None at all if tuning gained no reward or lost no diversity, or so little that the intervals of base and tuned
-    overlap and a share would be noise.
+    None at all if tuning gained no reward or lost no diversity, or so little that a share would be one of noise.
     """
     ends = _ends(frontier)
     if ends is None:
@@ -126,7 +118,7 @@ def _ends(frontier: dict[str, Any]) -> tuple[tuple[str, float, float], tuple[str
         return None
     low, high, all_of_it, floor = values
     gain, loss = high - low, all_of_it - floor  # type: ignore[operator]
-    if gain <= 0 or loss <= 0 or overlap(base, tuned, reward) or overlap(base, tuned, diversity):
+    if gain <= 0 or loss <= 0 or unchanged_axes(frontier):
         return None
     return (reward, low, gain), (diversity, floor, loss)  # type: ignore[return-value]
 

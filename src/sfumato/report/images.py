@@ -34,6 +34,7 @@ class Strips:
         strips: (point, prompt) -> WebP strip in base64.
         records: (point, prompt) -> for every tile its record in images.jsonl, or None.
         total: number of prompts and of images per prompt in the evaluation.
+        pictures, missing: how many pictures the table names, and how many of them are not there.
     """
 
     prompts: list[str] = field(default_factory=list)
@@ -42,6 +43,8 @@ class Strips:
     strips: dict[tuple[str, str], str] = field(default_factory=dict)
     records: dict[tuple[str, str], list[dict[str, Any] | None]] = field(default_factory=dict)
     total: tuple[int, int] = (0, 0)
+    pictures: int = 0
+    missing: int = 0
 
     @property
     def shown(self) -> int:
@@ -60,7 +63,7 @@ def fit(points: int, prompts: int, images: int, tile: tuple[int, int]) -> tuple[
 
 
 def strips(records: list[dict[str, Any]], folder: Path, prompts: list[str], points: list[str]) -> Strips:
-    """The strips of an evaluation.
+    """The strips of an evaluation; without prompts if no picture is there.
 
     Args:
         records: of images.jsonl.
@@ -72,20 +75,29 @@ def strips(records: list[dict[str, Any]], folder: Path, prompts: list[str], poin
         ValueError: a picture is damaged.
     """
     records = [record for record in records if not points or record["point"] in points]
+    there = [path for record in records if (path := folder / record["file"]).exists()]
+    missing = len(records) - len(there)
+    if not there:
+        return Strips(pictures=len(records), missing=missing)
     cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
     for record in records:
         cells[record["point"], record["prompt"]][record["seed"]] = record
-    if not cells:
-        return Strips()
     found_seeds: dict[str, set[int]] = defaultdict(set)
     for (_, prompt), cell in cells.items():
         found_seeds[prompt] |= cell.keys()
     prompts = [*(p for p in prompts if p in found_seeds), *(p for p in found_seeds if p not in prompts)]
     seeds = {prompt: sorted(found_seeds[prompt]) for prompt in prompts}
     most = max(map(len, seeds.values()))
-    tile = _tile(folder / records[0]["file"])
+    tile = _tile(there[0])
     shown, images = fit(len({point for point, _ in cells}), len(prompts), most, tile)
-    found = Strips(prompts[:shown], {p: seeds[p][:images] for p in prompts[:shown]}, tile, total=(len(prompts), most))
+    found = Strips(
+        prompts[:shown],
+        {prompt: seeds[prompt][:images] for prompt in prompts[:shown]},
+        tile,
+        total=(len(prompts), most),
+        pictures=len(records),
+        missing=missing,
+    )
     for (point, prompt), cell in cells.items():
         if prompt in found.seeds:
             found.records[point, prompt] = [cell.get(seed) for seed in found.seeds[prompt]]
@@ -106,8 +118,6 @@ def contact_sheets(records: list[dict[str, Any]], folder: Path) -> list[tuple[in
 
 def _tile(path: Path) -> tuple[int, int]:
     """Size of a tile that shows the image at `path`."""
-    if not path.exists():
-        return 64, 64
     width, height = _opened(path, "RGB").size
     scale = min(1.0, LARGEST_TILE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))

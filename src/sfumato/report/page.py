@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sfumato.change import unchanged_axes
 from sfumato.report import choice, images, vocabulary
 from sfumato.report.collapse import Collapse
 from sfumato.report.data import RANK, complete, training_marks
@@ -89,7 +90,7 @@ def page_data(
         "best": best.point["name"] if best else None,
         "telling": next((shown.index(row.text) for row in prompts if row.text in shown), 0),
         "differences": [[row.get(key) for key in DIFFERENCE] for row in frontier.get("differences", [])],
-        "equalCompute": frontier.get("equal_compute", []),
+        "equalCompute": [] if frontier and unchanged_axes(frontier) else frontier.get("equal_compute", []),
         "smallN": frontier.get("small_n", {}),
         "labels": {key: vocabulary.metric(key).label for key in series},
         "trainings": [

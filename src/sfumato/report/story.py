@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from sfumato.report.choice import END_POINTS, Balance, balances, best_balance, end_point, interior, mean, overlap
+from sfumato.change import unchanged_axes, within_noise
+from sfumato.report.choice import END_POINTS, Balance, balances, best_balance, end_point, interior, mean
 from sfumato.report.collapse import Collapse
-from sfumato.report.vocabulary import capitalise, floor, lower_first, metric, number, percent, plural, quoted
+from sfumato.report.vocabulary import capitalise, floor, lower_first, metric, number, percent, plural, quoted, signed
 from sfumato.runs import reward_parts
 
 MOST = 3  # measures and prompts that the sentences name
@@ -15,8 +16,7 @@ MOST = 3  # measures and prompts that the sentences name
 
 def headline(frontier: dict[str, Any]) -> str:
     """What tuning did to the two axes; without base or tuned only what was measured."""
-    base, tuned = (end_point(frontier, method) for method in END_POINTS)
-    changes = [_change(base, tuned, frontier["axes"][axis]) for axis in ("reward", "diversity")]
+    changes = [_change(frontier, frontier["axes"][axis]) for axis in ("reward", "diversity")]
     if all(changes):
         return f"Tuning {changes[0]} and {changes[1]}."
     points, prompts = plural(len(frontier["points"]), "operating point"), plural(len(frontier["prompts"]), "prompt")
@@ -27,14 +27,14 @@ def collapsed(frontier: dict[str, Any], prompts: list[Collapse]) -> list[str]:
     """What else tuning cost: gold, the measures of diversity that fell most, the prompts that were hit hardest."""
     base, tuned = (end_point(frontier, method) for method in END_POINTS)
     sentences = []
-    gold = _change(base, tuned, "gold") if frontier["axes"]["reward"] != "gold" else None
+    gold = _change(frontier, "gold") if frontier["axes"]["reward"] != "gold" else None
     if gold:
         sentences.append(f"Tuning {gold}, which it never saw.")
-    fallen = _fallen(base, tuned)
+    fallen = _fallen(frontier)
     if fallen:
         sentences.append(f"Of the base's diversity it took {_listed(fallen[:MOST])}.")
     elif base and tuned:
-        sentences.append("No measure of diversity fell beyond its interval.")
+        sentences.append("No measure of diversity fell beyond noise.")
     hit = [f"{quoted(row.text)} ({number(row.base)} to {number(row.tuned)})" for row in prompts[:MOST] if row.loss > 0]
     if hit and len(prompts) > 1:
         label = lower_first(metric(frontier["axes"]["diversity"]).label)
@@ -42,14 +42,15 @@ def collapsed(frontier: dict[str, Any], prompts: list[Collapse]) -> list[str]:
     return sentences
 
 
-def _fallen(base: dict[str, Any] | None, tuned: dict[str, Any] | None) -> list[str]:
-    """ "61 % by recall" for every per-prompt diversity that fell beyond the intervals, the largest share first."""
+def _fallen(frontier: dict[str, Any]) -> list[str]:
+    """ "61 % by recall" for every per-prompt diversity that fell beyond noise, the largest share first."""
+    base, tuned = (end_point(frontier, method) for method in END_POINTS)
     shares = {}
     for key in (base or {}).get("metrics", {}):
         old, new = mean(base, key), mean(tuned, key)
         if metric(key).group != "Diversity" or old is None or new is None or old <= floor(key):
             continue
-        if new < old and not overlap(base, tuned, key):
+        if new < old and not within_noise(frontier, key):
             shares[key] = (old - new) / (old - floor(key))
     return [
         f"{percent(share)} by {lower_first(metric(key).label)}"
@@ -83,8 +84,8 @@ def undecided(frontier: dict[str, Any]) -> str:
     if not interior(frontier):
         return "Only base and tuned were measured: add operating points to choose from."
     return (
-        "None is named: the intervals of base and tuned overlap on an axis, or no point keeps some of both, "
-        "so that there is nothing sure to choose by."
+        "None is named: tuning did not raise the one axis and lower the other beyond noise, or no point keeps some of "
+        "both, so that there is nothing sure to choose by."
     )
 
 
@@ -92,15 +93,15 @@ def _listed(items: list[str]) -> str:
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def _change(base: dict[str, Any] | None, tuned: dict[str, Any] | None, key: str) -> str | None:
-    """ "raised the reward from 1.20 to 3.40"; says so where the intervals overlap."""
-    old, new = mean(base, key), mean(tuned, key)
+def _change(frontier: dict[str, Any], key: str) -> str | None:
+    """ "raised the reward from 1.20 to 3.40"; says so where that is within noise."""
+    old, new = (mean(end_point(frontier, method), key) for method in END_POINTS)
     if old is None or new is None:
         return None
     verb = "raised" if new > old else "cut" if new < old else "left"
     text = f"{verb} the {lower_first(metric(key).label)} "
     text += f"at {number(new)}" if new == old else f"from {number(old)} to {number(new)}"
-    return text + (" (the intervals overlap)" if new != old and overlap(base, tuned, key) else "")
+    return text + (" (within noise)" if new != old and within_noise(frontier, key) else "")
 
 
 def verdict(frontier: dict[str, Any]) -> str | None:
@@ -122,6 +123,21 @@ def verdict(frontier: dict[str, Any]) -> str | None:
     if chance is None:
         return f"{text}; next comes {b} with {number(second['hypervolume']['mean'])}."
     return f"{text}; with bootstrap probability {percent(chance)} it exceeds that of {b}, which comes next."
+
+
+def unscaled(frontier: dict[str, Any]) -> str:
+    """Why hypervolumes mean nothing in this run; empty where they mean something."""
+    changes = [
+        f"{lower_first(metric(key).label)} (tuned minus base {signed(mean)}, 95\N{NO-BREAK SPACE}% interval "
+        f"{number(low)} to {number(high)})"
+        for key, (mean, low, high) in unchanged_axes(frontier).items()
+    ]
+    if not changes:
+        return ""
+    return (
+        f"No hypervolumes: tuning did not change the {' or the '.join(changes)} beyond noise, so there is no scale "
+        "from base to tuned to measure them in."
+    )
 
 
 def title(info: dict[str, Any], recipe: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ function drawTelling(point) {
   const ends = ["base", "tuned"].map((method) => DATA.points.find((other) => other.method === method));
   const shown = [...new Set([...ends, point])].filter((other) => other && hasPictures(other, DATA.telling));
   if (ends.some((end) => !shown.includes(end))) return;
+  byId("telling").hidden = false;
   const rows = shown.flatMap((other) => [html("span", {}, other.label), tiles(other, DATA.telling)]);
   byId("telling").replaceChildren(...rows,
     html("p", { class: "note" }, `“${DATA.prompts[DATA.telling].text}”: the same ${rows[1].dataset.shown} seeds in every row, ` +
