@@ -1,6 +1,7 @@
 """The law of a scheduler's step, read off the scheduler itself, against formulas; and which schedulers have one."""
 
 import math
+from dataclasses import replace
 
 import diffusers
 import pytest
@@ -95,6 +96,13 @@ def test_first_order_sde_solver_and_lcm_have_the_laws_of_their_papers():
         image = (step.sample - (1 - now).sqrt() * step.prediction) / now.sqrt()
         torch.testing.assert_close(mean, after.sqrt() * image, rtol=1e-4, atol=1e-4)
         assert float(std) == pytest.approx(math.sqrt(1 - after), rel=1e-6)
+
+
+def test_what_ddpm_has_in_place_of_no_noise_counts_as_none():
+    """Its last step has a variance of 1e-20 if it does not start from timestep 0."""
+    pipe, result = recorded(diffusers.DDPMScheduler(**UNCLIPPED, steps_offset=1))
+    assert float(step_std(pipe, result.steps[3])) == pytest.approx(1e-10)
+    assert stochastic_steps(pipe, result) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("family", "scheduler"), FIRST_PASSES)
@@ -248,6 +256,13 @@ def test_another_scheduler_is_refused_by_name_before_anything_is_sampled(name):
     after = tiny.footprint(pipe)
     unimportant = {"pipe": None, "denoiser": None}
     assert {**after, **unimportant} == {**before, **unimportant}
+
+
+def test_a_denoiser_that_predicts_variances_too_is_refused():
+    pipe, result = recorded("ddim-eta-1")
+    step = replace(result.steps[0], prediction=result.steps[0].prediction.repeat(1, 2, 1, 1))
+    with pytest.raises(ValueError, match="variance_type"):
+        stochastic_steps(pipe, replace(result, steps=[step]))
 
 
 def test_a_deterministic_rollout_has_no_stochastic_steps():

@@ -19,8 +19,11 @@ def flow_sde(pipe: Any, noise_level: float = 0.7, window: tuple[int, int] | None
     """Sample a flow-matching pipeline by an SDE with the marginals of its ODE (Flow-GRPO, arXiv 2505.05470, eq. 9).
 
     A step from σ to σ' becomes x' = x (1 + s² dt / 2σ) + v (1 + s² (1 - σ) / 2σ) dt + s √|dt| z, where dt = σ' - σ and
-    s = a √(σ / (1 - σ)), with σ' for σ under the root where σ = 1. z comes from the images' generators. Rollouts,
+    s = a √(σ / (1 - σ)), with σ' for σ in this denominator where σ = 1. z comes from the images' generators. Rollouts,
     replays and log-probabilities within the context follow it; everything is undone at its end.
+
+    The marginals are those of the ODE up to an error of order 1/N in a window away from σ = 1. Where s grows without
+    bound towards σ = 1 it is of order N^(-a²), though small: 1 % of the variance at a = 0.7 and N from 100 to 400.
 
     Args:
         pipe: a pipeline whose scheduler takes Euler steps along a velocity, as FlowMatchEulerDiscreteScheduler does.
@@ -50,9 +53,10 @@ def flow_sde(pipe: Any, noise_level: float = 0.7, window: tuple[int, int] | None
         if noise_level == 0 or not first <= index < end:
             return result
         given = signature.bind(*args, **kwargs).arguments
-        velocity, sample, generator = (given.get(name) for name in ("model_output", "sample", "generator"))
-        mean, std = sde_step(sample, velocity, *scheduler.sigmas[index : index + 2], noise_level)
-        noise = randn_tensor(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        velocity, sample = given["model_output"], given["sample"]
+        sigma, following = scheduler.sigmas[index : index + 2]
+        mean, std = sde_step(sample, velocity, sigma, following, noise_level)
+        noise = randn_tensor(mean.shape, given.get("generator"), mean.device, mean.dtype)
         after = (mean + std * noise).to(velocity.dtype)
         return (after,) if isinstance(result, tuple) else type(result)(prev_sample=after)
 
@@ -104,4 +108,4 @@ def _steps_along_velocity(scheduler: Any) -> bool:
         (fresh.step(zeros, t, ones).prev_sample, torch.ones(())),
         (other.step(ones, t, zeros).prev_sample, following - sigma),
     ]
-    return all(torch.allclose(seen, expected.expand_as(seen)) for seen, expected in pairs)
+    return all(torch.allclose(seen.double(), expected.double().expand_as(seen)) for seen, expected in pairs)

@@ -18,11 +18,13 @@ from torch.overrides import TorchFunctionMode
 
 from sfumato.pipelines.clocks import denoised_timesteps
 from sfumato.pipelines.patching import patched
-from sfumato.pipelines.recording import recorded
+from sfumato.pipelines.recording import recorded, with_generators
 from sfumato.pipelines.rollout import Rollout, Step, rollout
 from sfumato.pipelines.state import restore, snapshot
 
 ADVICE = "choose DDPMScheduler or EulerAncestralDiscreteScheduler, or for a flow model sample within flow_sde(pipe)"
+LEAST = 1e-6
+"""Less noise than this, which latents in single precision cannot hold, is none: DDPM has 1e-10 in its last step."""
 
 
 def step_mean(pipe: Any, step: Step, prediction: torch.Tensor) -> torch.Tensor:
@@ -59,7 +61,8 @@ def log_prob(
     """log N(x'; μ, std²) of each image, in float64 where the device has it.
 
     Args:
-        next_sample: x', (B, ...), the sample whose density is asked; no gradient passes to it.
+        next_sample: x', (B, ...), the sample whose density is asked; no gradient passes to it. In half precision it is
+            rounded, which adds to its noise: let the latents be float32 where std is small.
         mean: μ, (B, ...).
         std: 0-d, positive.
         average: divide by the number of dimensions, as the code of DDPO (arXiv 2305.13301) and Flow-GRPO (arXiv
@@ -90,7 +93,9 @@ def transition_kl(mean: torch.Tensor, other: torch.Tensor, std: torch.Tensor) ->
 
 
 def stochastic_steps(pipe: Any, rollout: Rollout) -> list[int]:
-    """The recorded steps that have a density, by their place in `rollout.steps`: those with noise of std > 0.
+    """The recorded steps that have a density, by their place in `rollout.steps`: those whose std exceeds `LEAST`.
+
+    What the weights do in the others, such as DDIM's last one, no log-probability tells.
 
     Raises:
         ValueError: the rollout has no recording, or a step is no Gaussian with a mean that x_t and the prediction alone
@@ -155,11 +160,14 @@ def _take(
     noise: _Normal,
     sample: torch.Tensor,
     prediction: torch.Tensor,
+    *,
     state: dict[str, Any] | None = None,
-    **generators: Any,
+    generators: Sequence[torch.Generator] = (),
 ) -> torch.Tensor:
     """x' of the scheduler's own step from the recorded state, or another; the scheduler is left as it was."""
-    given = {"model_output": prediction, "timestep": step.timestep, "sample": sample, **step.options, **generators}
+    given = {"model_output": prediction, "timestep": step.timestep, "sample": sample, **step.options}
+    if generators:
+        given = with_generators(scheduler.step, given, list(generators))
     before = snapshot(scheduler)
     restore(scheduler, step.state if state is None else state)
     try:
@@ -179,9 +187,8 @@ def _deviations(scheduler: Any, step: Step) -> torch.Tensor:
 @torch.no_grad()
 def _noise(scheduler: Any, step: Step) -> torch.Tensor:
     generators = [torch.Generator("cpu").set_state(state) for state in step.noise]
-    takes = "generator" in inspect.signature(scheduler.step).parameters
     noise = _Normal(None)
-    _take(scheduler, step, noise, step.sample, step.prediction, **{"generator": generators} if takes else {})
+    _take(scheduler, step, noise, step.sample, step.prediction, generators=generators)
     if not noise.drawn:
         return torch.zeros_like(step.sample)
     if sum(part.numel() for part in noise.drawn) != step.sample.numel():
@@ -193,7 +200,7 @@ def _noise(scheduler: Any, step: Step) -> torch.Tensor:
 def _with_density(scheduler: Any, steps: Sequence[Step]) -> list[int]:
     for step in steps:
         _check_law(scheduler, step)
-    return [place for place, step in enumerate(steps) if _deviations(scheduler, step).any()]
+    return [place for place, step in enumerate(steps) if _deviations(scheduler, step).abs().max() > LEAST]
 
 
 @torch.no_grad()
@@ -208,10 +215,10 @@ def _check_law(scheduler: Any, step: Step) -> None:
     scale = torch.stack([value.abs().max() for value in (sample, prediction, mean)]).max()
     if not error <= 16 * scale * max(torch.finfo(dtype).eps for dtype in (step.next_sample.dtype, torch.float32)):
         raise ValueError(unknown)
-    if not deviations.any():
+    if not deviations.abs().max() > LEAST:
         return
     forged = _with_other_history(step.state, sample.shape)
-    if not torch.equal(_take(scheduler, step, _Normal(0.0), sample, prediction, forged), mean):
+    if not torch.equal(_take(scheduler, step, _Normal(0.0), sample, prediction, state=forged), mean):
         raise ValueError(
             f"the steps of {name} depend on the predictions of earlier steps as well, so the density of one is not "
             f"known from its own prediction: set solver_order=1 where it can be set, or {ADVICE}"
@@ -245,7 +252,7 @@ def _first_step(pipe: Any, arguments: dict[str, Any]) -> tuple[dict[str, Any], d
         try:
             rollout(pipe, seeds=[0], **arguments)
         except _Left as left:
-            return left.args  # type: ignore[return-value]
+            return left.args[0], left.args[1]
     raise ValueError(f"{type(pipe).__name__} took no scheduler step: sfumato works with pipelines that denoise")
 
 
