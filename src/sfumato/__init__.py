@@ -15,6 +15,7 @@ _HOME = {
     "Savings": "sfumato.pipelines.savings",
     "rollout": "sfumato.pipelines.rollout",
     "replay": "sfumato.pipelines.rollout",
+    "continued": "sfumato.pipelines.rollout",
     "Rollout": "sfumato.pipelines.rollout",
     "base_weights": "sfumato.pipelines.adapters",
     "lora_scale": "sfumato.pipelines.adapters",

@@ -15,7 +15,7 @@ def agrees(leaves, loss, size, tolerance):
     """Whether the gradient of `loss()` by the leaves is that of differences of this size; it is not 0."""
     gradients = torch.autograd.grad(loss(), leaves, allow_unused=True)
     filled = [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, gradients, strict=True)]
-    gradient, start = parameters_to_vector(filled), parameters_to_vector(leaves).detach()
+    gradient, start = torch.cat([g.flatten() for g in filled]), parameters_to_vector(leaves).detach()
     noise = torch.randn(gradient.shape, generator=torch.Generator().manual_seed(3), dtype=gradient.dtype)
     direction = gradient / gradient.norm() + noise / noise.norm()
     ends = []

@@ -163,7 +163,7 @@ def _encoded(vae: Any, images: torch.Tensor, like: torch.Tensor) -> torch.Tensor
 
 def _check_encoder(pipe: Any) -> None:
     vae = getattr(pipe, "vae", None)
-    if getattr(vae, "encoder", None) is None:
+    if vae is None or getattr(vae, "encoder", None) is None:
         raise ValueError(f"this {type(pipe).__name__} has no VAE with an encoder, so images cannot be brought into it")
     if vae.dtype == torch.float16 and vae.config.get("force_upcast"):
         raise ValueError("this VAE overflows in float16: load the pipeline in bfloat16")

@@ -79,8 +79,11 @@ def unguided(pipe: Any) -> dict[str, float]:
     if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
         return {"true_cfg_scale": 1.0}
     config = denoiser(pipe).config
-    embedded = config.get("guidance_embeds") or config.get("time_cond_proj_dim")
-    return {} if embedded else {"guidance_scale": 1.0}
+    if config.get("guidance_embeds") or config.get("time_cond_proj_dim"):
+        return {}
+    with patched(pipe, "_guidance_scale", 1.0):
+        off = not getattr(pipe, "do_classifier_free_guidance", False)
+    return {"guidance_scale": 1.0 if off else 0.0}
 
 
 def _set_timesteps(pipe: Any, call: Callable[[], Any]) -> None:
