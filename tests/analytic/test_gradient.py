@@ -79,17 +79,18 @@ def trained(folder, kl):
     """
     pipe = analytic_pipeline(gaussian([0.4, 0.5, 0.6], 0.05**2), scheduler("DDIMScheduler"))
     settings = {"steps": 60, "batch_size": 16, "lr": 0.03, "checkpoint_every": 60, "monitor_every": None}
-    config = TrainingConfig.model_validate({**settings, "lora": {"rank": 1, "targets": ["mean", "log_variance"]}})
+    parts = {"lora": {"rank": 1, "targets": ["mean", "log_variance"]}, "regularizers": {"kl": kl}}
+    config = TrainingConfig.model_validate({**settings, **parts})
     sampling = SamplingConfig(num_inference_steps=STEPS, guidance_scale=1.0)
     reward = QuadraticReward(linear=70.0, curvature=100.0)
-    records = Trainer(pipe, Draft(last_steps=2, kl=kl), reward, [""], config, sampling, folder).run()
+    records = Trainer(pipe, Draft(last_steps=2), reward, [""], config, sampling, folder).run()
     return records, pipe.world().mean.detach(), pipe.world().variance.detach()
 
 
 def test_training_collapses_onto_the_best_image_and_the_kl_penalty_holds_it(tmp_path):
     """The inevitability argument, run with the real trainer: a point mass at argmax r, unless something holds it."""
-    records, mean, variance = trained(tmp_path / "free", kl=0.0)
-    _, held_mean, held_variance = trained(tmp_path / "held", kl=10.0)
+    records, mean, variance = trained(tmp_path / "free", kl=None)
+    _, held_mean, held_variance = trained(tmp_path / "held", kl={"coefficient": 10.0})
     assert records[-1]["reward"] > records[0]["reward"]
     assert torch.allclose(mean, torch.full((3,), 0.7).double(), atol=0.02)
     assert bool((variance < 0.1 * 0.05**2).all())
