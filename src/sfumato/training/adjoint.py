@@ -92,5 +92,5 @@ def _through_base(batch: Batch, sampled: Rollout, index: int, adjoint: torch.Ten
     """Where the base model's step leads from the recorded x_k with the recorded noise, and the adjoint at x_k."""
     x = sampled.steps[index].sample.detach().requires_grad_()
     with batch.base():
-        step = replay(batch.pipe, sampled, index, grad=True, sample=x)
-    return step.next_sample.detach(), torch.autograd.grad(step.next_sample, x, adjoint)[0]
+        after = replay(batch.pipe, sampled, index, grad=True, sample=x).next_sample
+        return after.detach(), torch.autograd.grad(after, x, adjoint)[0]
