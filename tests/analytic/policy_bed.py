@@ -41,7 +41,7 @@ class Bed:
         size: G, images per group.
         call: arguments of the pipeline's call.
         context: within which everything is run, such as `flow_sde`.
-        steps: the sampler's steps in closed form, after `set_timesteps`.
+        steps: the sampler's steps in closed form, from its scheduler.
     """
 
     pipe: AnalyticPipeline
@@ -168,6 +168,7 @@ def policy_bed(name: str, pairs: int = 150, size: int = 6, steps: int = 5) -> Be
     }
     worlds = {f"{kind} {i}": gaussian(*world) for i in range(pairs) for kind, world in KINDS.items()}
     pipe = analytic_pipeline(worlds, made[name]())
+    pipe.scheduler.set_timesteps(steps)
     pipe.unet.requires_grad_(False)
     for head in (pipe.unet.mean, pipe.unet.log_variance):
         head.weight.requires_grad_(True)
