@@ -21,12 +21,12 @@ from sfumato.training.update import Tally, Update
 
 @dataclass(frozen=True)
 class AdjointMatching:
-    """Adjoint Matching (Domingo-Enrich et al. 2024, arXiv 2409.08861, eq. 37 to 39) on any scheduler's stochastic steps.
+    """Adjoint Matching (Domingo-Enrich et al. 2024, arXiv 2409.08861, eq. 37-39) on any scheduler's stochastic steps.
 
     The optimum of E[r] - β KL(tuned || base), with the KL along the trajectory, shifts the mean of a step by
     -std² a, where the lean adjoint a has the value -∇r / β at the image and is carried back through the base model's
-    steps: a_k = (∂μ_base / ∂x_k)ᵀ a_{k+1}. The loss is the sum over steps of |(μ_tuned - μ_base) / std + std a|² / 2, so
-    no gradient passes through more than one step of the tuned model.
+    steps: a_k = (∂μ_base / ∂x_k)ᵀ a_{k+1}. The loss is the sum over steps of |(μ_tuned - μ_base) / std + std a|² / 2,
+    so no gradient passes through more than one step of the tuned model.
 
     Where sampling is memoryless (DDPM, DDIM with eta = 1, a flow SDE with noise_level √2), images of the optimum
     follow p_base · exp(r / β) (Theorem 1); with less noise the optimum is another one.
