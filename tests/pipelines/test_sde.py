@@ -97,14 +97,17 @@ def test_an_image_depends_on_prompt_and_seed_alone(family):
         assert not torch.equal(other.steps[1].sample[1], fewer.steps[1].sample[1])
 
 
-def test_it_works_beneath_guidance():
+def test_it_works_beneath_and_above_guidance():
     pipe = tiny.shared("sd3", lora=True)
     with flow_sde(pipe):
         _, plain = sampled("sd3")
         with annealed_guidance(pipe, "tuned"):
-            _, guided = sampled("sd3")
-            assert torch.equal(replay(pipe, guided, 1).next_sample, guided.steps[1].next_sample)
-    assert torch.equal(plain.images, guided.images)
+            _, beneath = sampled("sd3")
+            assert torch.equal(replay(pipe, beneath, 1).next_sample, beneath.steps[1].next_sample)
+    with annealed_guidance(pipe, "tuned"), flow_sde(pipe):
+        _, above = sampled("sd3")
+        assert stochastic_steps(pipe, above) == [0, 1, 2]
+    assert torch.equal(plain.images, beneath.images) and torch.equal(plain.images, above.images)
 
 
 def test_nothing_is_left_behind_after_an_exception():

@@ -61,8 +61,9 @@ def log_prob(
     """log N(x'; μ, std²) of each image, in float64 where the device has it.
 
     Args:
-        next_sample: x', (B, ...), the sample whose density is asked; no gradient passes to it. In half precision it is
-            rounded, which adds to its noise: let the latents be float32 where std is small.
+        next_sample: x', (B, ...), the sample whose density is asked, that of the recording and not of a replay with
+            other weights; no gradient passes to it. In half precision it is rounded, which adds to its noise: let the
+            latents be float32 where std is small.
         mean: μ, (B, ...).
         std: 0-d, positive.
         average: divide by the number of dimensions, as the code of DDPO (arXiv 2305.13301) and Flow-GRPO (arXiv
@@ -194,7 +195,7 @@ def _noise(scheduler: Any, step: Step) -> torch.Tensor:
     if sum(part.numel() for part in noise.drawn) != step.sample.numel():
         name = type(scheduler).__name__
         raise ValueError(f"{name} draws noise more than once in a step, so its steps have no known density: {ADVICE}")
-    return torch.cat(noise.drawn).view_as(step.sample)
+    return torch.cat(noise.drawn).view_as(step.sample).to(step.sample.device)
 
 
 def _with_density(scheduler: Any, steps: Sequence[Step]) -> list[int]:
