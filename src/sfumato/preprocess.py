@@ -3,7 +3,7 @@
 Rewards and metrics both read images through CLIP-like models, each with its own size, mean and deviation.
 `Preprocess` does what the model's own processor does, on tensors, on any device, within 2/255 of PIL (white noise
 included; where a resize changes the aspect ratio, Pillow >= 13 may swap its two passes, which moves sharp edges more).
-With `rounds` it is PIL's result but where a value lies halfway between two levels, and has no gradient.
+With `rounds` it is PIL's result but where a value lies halfway between two levels; the gradient is that without.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Preprocess:
         mean: subtracted from each channel of an image in [0, 1].
         std: divides each channel thereafter.
         resample: "bicubic" or "bilinear", both antialiased as in PIL.
-        rounds: whether to round to 8 bits after every pass, as PIL does; this has no gradient.
+        rounds: whether to round to 8 bits after every pass, as PIL does; the gradient passes straight through.
     """
 
     size: int | tuple[int, int] | None = 224
@@ -140,7 +140,7 @@ class Preprocess:
 
     def _interpolate(self, images: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         images = F.interpolate(images, size=size, mode=self.resample, antialias=True).clamp(0, 1)
-        return (images * 255 + 0.5).floor() / 255 if self.rounds else images
+        return (images * 255 + 0.5).floor() / 255 + (images - images.detach()) if self.rounds else images
 
     def _crop(self, images: torch.Tensor) -> torch.Tensor:
         if self.crop is None:

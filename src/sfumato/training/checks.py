@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 from sfumato.config import SamplingConfig, TrainingConfig
@@ -31,8 +32,9 @@ def check_training(
     present_targets(pipe, config.lora.targets or ATTENTION)
     _check_trackers(config.trackers)
     objective.check_sampling(pipe, prompts[0], sampling.call())
-    for penalty in build_penalties(config.regularizers).values():
-        penalty.check_sampling(pipe, prompts[0], sampling.call())
+    with getattr(objective, "sampler", nullcontext)(pipe):
+        for penalty in build_penalties(config.regularizers).values():
+            penalty.check_sampling(pipe, prompts[0], sampling.call(), objective)
 
 
 def _check_trackers(names: list[str]) -> None:

@@ -18,17 +18,19 @@ def outcomes(batch: Batch, sampled: Rollout, last_steps: int) -> Iterator[Outcom
     Args:
         sampled: with gradient in its last `last_steps` steps; recorded if there are penalties.
     """
-    rewards = batch.score(sampled.images)
-    loss = -batch.terms.shaping(rewards).mean()
-    if not batch.terms.penalties:
-        yield Outcome(loss, rewards.detach())
-        return
-    count = len(sampled.steps)
     trajectory = Trajectory(batch, sampled)
-    attached = {index: sampled.steps[index] for index in range(count - last_steps, count)}
-    penalty, logs = batch.terms.joined(trajectory, attached)
-    yield Outcome(loss + penalty, rewards.detach(), logs)
-    yield from batch.terms.apart(trajectory, attached)
+    yield attached(trajectory, last_steps)
+    yield from batch.terms.apart(trajectory, [step.index for step in sampled.steps[-last_steps:]])
+
+
+def attached(trajectory: Trajectory, last_steps: int) -> Outcome:
+    """Minus the mean reward, and the penalties at the steps through which its gradient goes."""
+    batch, sampled = trajectory.batch, trajectory.sampled
+    rewards = batch.score(sampled.images)
+    values, logs = batch.terms.values(sampled.images, batch.prompts, rewards)
+    tuned = {step.index: step for step in sampled.steps[-last_steps:]}
+    penalty, more = batch.terms.joined(trajectory, tuned)
+    return Outcome(penalty - values.mean(), rewards.detach(), {**logs, **more})
 
 
 def check_differentiable(reward: Reward, method: str) -> None:
@@ -40,11 +42,16 @@ def check_differentiable(reward: Reward, method: str) -> None:
         )
 
 
-def check_steps(pipe: Any, prompt: str, call: dict[str, Any], last_steps: int) -> None:
-    """Raise ValueError if the pipeline takes fewer scheduler steps than are to carry gradient."""
+def check_steps(pipe: Any, prompt: str, call: dict[str, Any], last_steps: int, key: str = "last_steps") -> None:
+    """Raise ValueError if the pipeline takes fewer scheduler steps than are to carry gradient.
+
+    Args:
+        last_steps: how many are to.
+        key: the setting of the objective that says so.
+    """
     steps = planned_steps(pipe, prompt=prompt, **call)
     if last_steps > steps:
         raise ValueError(
             f"the gradient is to go through the last {last_steps} steps, but {type(pipe.scheduler).__name__} takes "
-            f"only {steps}: lower training.objective.last_steps or raise sampling.num_inference_steps"
+            f"only {steps}: lower training.objective.{key} or raise sampling.num_inference_steps"
         )

@@ -31,6 +31,9 @@ class Draft:
     def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
         check_steps(pipe, prompt, call, self.last_steps)
 
+    def attached_steps(self, count: int) -> range:
+        return range(count - self.last_steps, count)
+
     def __call__(self, update: Update) -> Iterator[Tally]:
         yield update.accumulate(self.outcomes)
 

@@ -71,7 +71,12 @@ class Outcome:
 
 
 class Objective(Protocol):
-    """A way to tune: a plain value that turns an update's images into gradients."""
+    """A way to tune: a plain value that turns an update's images into gradients.
+
+    One that samples within a context of its own, such as `flow_sde`, also has a method `sampler(pipe)` that gives it;
+    one whose gradient goes through some of the steps only, `attached_steps(count)`, those of `count` steps that it may
+    go through; one that cannot work with any batch of images, `check_images(prompts, config)`, which raises ValueError.
+    """
 
     def check(self, reward: Reward) -> None:
         """Raise ValueError if the objective cannot work with this reward."""
@@ -84,7 +89,17 @@ class Objective(Protocol):
         """Accumulate gradients by `update.accumulate`, and yield its tally whenever the optimiser is to take a step."""
 
 
-OBJECTIVES = {"draft": "draft.Draft"}
+OBJECTIVES = {
+    "draft": "draft.Draft",
+    "draft_lv": "draft_lv.DraftLV",
+    "align_prop": "align_prop.AlignProp",
+    "refl": "refl.ReFL",
+    "adjoint_matching": "adjoint.AdjointMatching",
+    "ddpo": "ddpo.DDPO",
+    "flow_grpo": "flow_grpo.FlowGRPO",
+    "diffusion_dpo": "dpo.DiffusionDPO",
+    "sft": "sft.SFT",
+}
 """Name in a recipe -> module and class in this folder; the class has the fields of the recipe's section."""
 
 

@@ -1,8 +1,8 @@
-"""What stands beside an objective: penalties on the steps of a trajectory, and what is done to rewards."""
+"""What stands beside an objective: penalties on the steps of a trajectory, and what is done or added to rewards."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -10,26 +10,38 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from sfumato.config import RegularizersConfig
+from sfumato.metrics import build_extractor
+from sfumato.pipelines.clocks import denoised_timesteps
 from sfumato.pipelines.rollout import Rollout, Step, replay
+from sfumato.training.diversity import DiversityBonus
+from sfumato.training.spans import steps_within
 
 if TYPE_CHECKING:
-    from sfumato.training.objective import Batch, Outcome
+    from sfumato.training.data_term import DataTerm
+    from sfumato.training.objective import Batch, Objective, Outcome
+    from sfumato.training.update import Update
 
 
 class Trajectory:
-    """A recorded rollout beside the base model's predictions at the same x_t, which are computed once each."""
+    """A recorded rollout beside the base model's predictions at the same x_t, which are computed once each.
+
+    Args:
+        batch: what was sampled.
+        sampled: the rollout; it may begin after the first step of the sampler, or stop before the last.
+    """
 
     def __init__(self, batch: Batch, sampled: Rollout):
         self.batch, self.sampled = batch, sampled
+        self.count = len(denoised_timesteps(batch.pipe.scheduler))
         self.base = cache(self._base)
 
     def _base(self, index: int) -> Step:
         with self.batch.base():
-            return replay(self.batch.pipe, self.sampled, index)
+            return replay(self.batch.pipe, self.sampled, index - self.sampled.steps[0].index)
 
-    def progress(self, index: int) -> float:
-        """Where a step stands: 0 for the first, 1 for the last."""
-        return index / max(1, len(self.sampled.steps) - 1)
+    def within(self, span: tuple[float, float]) -> list[int]:
+        """The steps in a span of progress, up to the last that was sampled."""
+        return [index for index in steps_within(span, self.count) if index <= self.sampled.steps[-1].index]
 
 
 class StepPenalty(Protocol):
@@ -38,6 +50,7 @@ class StepPenalty(Protocol):
     Attributes:
         coefficient: multiplies it.
         span: the progress of the steps that it looks at; None for those that carry the objective's gradient anyway.
+        averaged: whether it is a mean over these steps, or else their sum.
     """
 
     @property
@@ -46,8 +59,11 @@ class StepPenalty(Protocol):
     @property
     def span(self) -> tuple[float, float] | None: ...
 
-    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
-        """Raise ValueError if the penalty is not defined for this pipeline, sampled like this."""
+    @property
+    def averaged(self) -> bool: ...
+
+    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any], objective: Objective) -> None:
+        """Raise ValueError if the penalty is not defined for this pipeline, sampled like this by the objective."""
 
     def __call__(self, trajectory: Trajectory, tuned: Step) -> torch.Tensor:
         """The penalty at one step, 0-d, with gradient through `tuned`; a mean over images."""
@@ -69,69 +85,100 @@ class Shaping:
 
 @dataclass(frozen=True)
 class Terms:
-    """The penalties of a training by name, and its shaping of rewards.
+    """The penalties of a training by name, its shaping of rewards, and the bonus that is added to them.
 
     Attributes:
-        strength: multiplies all penalties; what the feedback on diversity turns.
+        strength: multiplies all penalties and the bonus; what the feedback on diversity turns.
+        data: the denoising loss on given images.
     """
 
     penalties: Mapping[str, StepPenalty] = field(default_factory=dict)
     shaping: Shaping = Shaping()
     strength: float = 1.0
+    bonus: DiversityBonus | None = None
+    data: DataTerm | None = None
 
     @property
     def record(self) -> bool:
         """Whether trajectories have to be recorded."""
         return bool(self.penalties)
 
+    def values(
+        self, images: torch.Tensor, prompts: Sequence[str], rewards: torch.Tensor
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """What an objective maximises, (B,): the shaped rewards of images, with the bonus for diversity; and logs.
+
+        Args:
+            images: (B, 3, H, W), a whole micro-batch; their gradient is kept.
+            prompts: one per image.
+            rewards: (B,), as they are.
+        """
+        shaped = self.shaping(rewards)
+        if self.bonus is None:
+            return shaped, {}
+        bonus = self.bonus(images, prompts)
+        return shaped + self.strength * self.bonus.coefficient * bonus, {"diversity_bonus": bonus.mean().detach()}
+
+    def beside(self, update: Update, batch: Batch) -> Iterator[Outcome]:
+        """What asks for no images of the objective's: the denoising loss on given ones."""
+        if self.data:
+            yield from self.data(update, batch, self.strength)
+
     def joined(
-        self, trajectory: Trajectory, tuned: Mapping[int, Step]
+        self, trajectory: Trajectory, tuned: Mapping[int, Step], seen: Collection[int] | None = None
     ) -> tuple[torch.Tensor | float, dict[str, torch.Tensor]]:
         """The penalties at steps that the objective itself back-propagates through: their sum, and logs.
 
         Args:
             tuned: those steps by their index, with gradient.
+            seen: all steps that it back-propagates through, where `tuned` has only some of them; several calls then
+                add up to the penalties.
         """
         total: torch.Tensor | float = 0.0
         logs = {}
         for name, penalty in self.penalties.items():
-            chosen = self._chosen(penalty, trajectory, tuned)
+            chosen = self._chosen(penalty, trajectory, tuned if seen is None else seen)
             found = [penalty(trajectory, tuned[index]) for index in chosen if index in tuned]
+            value = trajectory.sampled.images.new_zeros(())
             if found:
-                mean = torch.stack(found).sum() / len(chosen)
-                total = total + self.strength * penalty.coefficient * mean
-                logs[name] = mean.detach()
+                value = torch.stack(found).sum() / (len(chosen) if penalty.averaged else 1)
+                total = total + self.strength * penalty.coefficient * value
+            logs[name] = value.detach()
         return total, logs
 
     def apart(self, trajectory: Trajectory, seen: Collection[int]) -> Iterator[Outcome]:
         """The penalties at all other steps, each of which is run again with gradient."""
         from sfumato.training.objective import Outcome
 
-        batch = trajectory.batch
-        wanted = {name: self._chosen(penalty, trajectory, seen) for name, penalty in self.penalties.items()}
-        for index in sorted({i for chosen in wanted.values() for i in chosen} - set(seen)):
-            tuned = replay(batch.pipe, trajectory.sampled, index, grad=True)
-            total: torch.Tensor | float = 0.0
-            logs = {}
-            for name, chosen in wanted.items():
-                if index in chosen:
-                    part = self.penalties[name](trajectory, tuned) / len(chosen)
-                    total = total + self.strength * self.penalties[name].coefficient * part
-                    logs[name] = part.detach()
+        wanted = {i for penalty in self.penalties.values() for i in self._chosen(penalty, trajectory, seen)}
+        for index in sorted(wanted - set(seen)):
+            tuned = replay(trajectory.batch.pipe, trajectory.sampled, index, grad=True)
+            total, logs = self.joined(trajectory, {index: tuned}, seen)
             yield Outcome(torch.as_tensor(total), logs=logs)
 
     def _chosen(self, penalty: StepPenalty, trajectory: Trajectory, seen: Collection[int]) -> list[int]:
-        if penalty.span is None:
-            return sorted(seen)
-        low, high = penalty.span
-        return [i for i in range(len(trajectory.sampled.steps)) if low <= trajectory.progress(i) <= high]
+        return sorted(seen) if penalty.span is None else trajectory.within(penalty.span)
 
 
 def build_penalties(config: RegularizersConfig) -> dict[str, StepPenalty]:
     """The penalties that a recipe asks for."""
-    from sfumato.training.regularizers import KL
+    from sfumato.training.regularizers import KL, Distillation, GaussianKL
 
     found: dict[str, StepPenalty] = {}
     if config.kl:
-        found["kl"] = KL(**config.kl.model_dump())
+        form = {"predictions": KL, "gaussian": GaussianKL}[config.kl.form]
+        found["kl"] = form(config.kl.coefficient, config.kl.span)
+    if config.distillation:
+        found["distillation"] = Distillation(config.distillation.coefficient, config.distillation.span)
     return found
+
+
+def build_bonus(config: RegularizersConfig, device: torch.device) -> DiversityBonus | None:
+    """The bonus that a recipe asks for.
+
+    Raises:
+        OSError, ValueError: as `build_extractor`.
+    """
+    if config.diversity is None:
+        return None
+    return DiversityBonus(config.diversity.coefficient, build_extractor(config.diversity.features, device))

@@ -43,7 +43,7 @@ def build_extractor(spec: str, device: torch.device | str = "cpu") -> Extractor:
     """
     kind, colon, weights = spec.partition(":")
     if spec == "judge":
-        return JudgeFeatures(load_judge().to(device))
+        return JudgeFeatures(load_judge().requires_grad_(False).to(device))
     if kind in WITH_WEIGHTS and weights:
         return WITH_WEIGHTS[kind](weights, device)
     if not spec or not (Path(spec).is_dir() or ("/" in spec and not colon)):

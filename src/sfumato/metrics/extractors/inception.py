@@ -56,7 +56,8 @@ class InceptionFeatures:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features (B,2048), float32, of images (B,3,H,W) in [0, 1]."""
-        pixels = (images.to(next(self.model.parameters())) * 255).round().clamp(0, 255)
+        pixels = images.to(next(self.model.parameters())) * 255
+        pixels = (pixels.round() + (pixels - pixels.detach())).clamp(0, 255)  # the gradient passes straight through
         return self.model((_resize(pixels) - 128) / 128)
 
 
