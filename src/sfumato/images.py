@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +30,22 @@ def load_image(path: str | Path) -> torch.Tensor:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged or no image.
     """
+    with _opened(path) as image:
+        pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Height and width of an image file, of which only the head is read; raises as `load_image`."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("RGB"), dtype=np.float32)
+            yield image
     except FileNotFoundError:
         raise
     except (OSError, SyntaxError) as error:
@@ -38,7 +53,6 @@ def load_image(path: str | Path) -> torch.Tensor:
             f"cannot read the image {path} ({error}): replace it, or delete it if an evaluation made it, which then "
             "makes it again"
         ) from error
-    return torch.from_numpy(pixels).permute(2, 0, 1) / 255
 
 
 def grid(rows: list[torch.Tensor]) -> torch.Tensor:

@@ -1,15 +1,18 @@
-"""Preference pairs and their file format: one JSON object a line, images as paths."""
+"""Preference pairs, and images with prompts, and their file format: one JSON object a line, images as paths."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from sfumato.runs import write_text
 
+T = TypeVar("T")
 LABELS = (0.0, 0.5, 1.0)
 
 
@@ -39,6 +42,19 @@ class Pair:
             )
 
 
+@dataclass(frozen=True)
+class Captioned:
+    """An image and what it shows.
+
+    Attributes:
+        prompt: what it shows.
+        image: its path.
+    """
+
+    prompt: str
+    image: str
+
+
 def save_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
     """Write pairs as JSONL; image paths become relative to the file's folder, so that the folder can be moved."""
     path = Path(path)
@@ -57,16 +73,35 @@ def load_pairs(path: str | Path) -> list[Pair]:
         FileNotFoundError: no such file.
         ValueError: a line is no pair; the message has its number and what is wrong with it.
     """
-    path = Path(path)
-    pairs = []
+
+    def pair(row: dict[str, Any], image: Callable[[str], str]) -> Pair:
+        return Pair(row["prompt"], image("image_0"), image("image_1"), row["label"])
+
+    return list(_read(Path(path), pair, "a pair is one JSON object with prompt, image_0, image_1 and label"))
+
+
+def load_captioned(path: str | Path) -> list[Captioned]:
+    """Read images with their prompts from JSONL; raises as `load_pairs`."""
+
+    def captioned(row: dict[str, Any], image: Callable[[str], str]) -> Captioned:
+        return Captioned(row["prompt"], image("image"))
+
+    return list(_read(Path(path), captioned, "an image is one JSON object with prompt and image"))
+
+
+def _read(path: Path, make: Callable[[dict[str, Any], Callable[[str], str]], T], needed: str) -> Iterator[T]:
+    """What `make` makes of each line, from the object in it and the path of the image under one of its keys."""
     for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            one, other = (os.path.normpath(path.parent / row[key]) for key in ("image_0", "image_1"))
-            pairs.append(Pair(row["prompt"], one, other, row["label"]))
+            if not isinstance(row["prompt"], str):
+                raise TypeError("prompt is no text")
+            yield make(row, functools.partial(_image_path, path.parent, row))
         except (ValueError, TypeError, KeyError) as error:
-            needed = "a pair is one JSON object with prompt, image_0, image_1 and label"
             raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}; {needed}") from error
-    return pairs
+
+
+def _image_path(folder: Path, row: dict[str, Any], key: str) -> str:
+    return os.path.normpath(folder / row[key])

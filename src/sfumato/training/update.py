@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +19,7 @@ class Tally:
 
     Attributes:
         loss: 0-d, weighted by this process's share of the images.
-        rewards: (images here,), float32.
+        rewards: (images here,), float32; empty where the objective scores no images of its own.
         logs: 0-d tensors, weighted like the loss.
     """
 
@@ -52,8 +53,8 @@ class Update:
     def accumulate(
         self, outcomes: Callable[[Batch], Iterable[Outcome]], batches: Sequence[Batch] | None = None
     ) -> Tally:
-        """Back-propagate every outcome of every micro-batch, one at a time, weighted so that they make a mean over
-        images.
+        """Back-propagate every outcome of every micro-batch, and of what stands beside the objective, one at a time,
+        weighted so that they make a mean over images.
 
         Args:
             outcomes: turns a micro-batch into the parts of its loss.
@@ -66,14 +67,15 @@ class Update:
         logs: dict[str, torch.Tensor] = {}
         for batch in batches:
             share = len(batch.prompts) / images
-            for outcome in outcomes(batch):
+            for outcome in chain(outcomes(batch), batch.terms.beside(self, batch)):
                 self.accelerator.backward(outcome.loss * share)
                 losses.append(outcome.loss.detach() * share)
                 if outcome.rewards is not None:
                     rewards.append(outcome.rewards.float())
                 for key, value in outcome.logs.items():
                     logs[key] = logs.get(key, 0) + value * share
-        return Tally(torch.stack(losses).sum(), torch.cat(rewards), logs)
+        total = torch.stack(losses).sum()
+        return Tally(total, torch.cat(rewards) if rewards else total.new_empty(0, dtype=torch.float32), logs)
 
     def everywhere(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """One value per image of the whole update, in the order of `prompts`.

@@ -1,0 +1,100 @@
+"""How well a model denoises given images, which is what it was first trained by, at the noise levels of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from sfumato.pipelines.plan import blank_rollout, unguided
+from sfumato.pipelines.predictions import noise_level, noise_like, noised, target
+from sfumato.pipelines.rollout import Rollout, replay
+from sfumato.training.examples import Examples, Source
+from sfumato.training.objective import Batch
+from sfumato.training.update import Update
+
+
+@dataclass(frozen=True)
+class Denoised:
+    """Examples at one noise level.
+
+    Attributes:
+        examples: whole rows of them.
+        errors: (E,), the squared error of the tuned model's prediction, a mean over dims, with gradient.
+        base_errors: (E,), that of the base model; None unless it was asked for.
+    """
+
+    examples: Examples
+    errors: torch.Tensor
+    base_errors: torch.Tensor | None
+
+
+def denoised(
+    update: Update, batch: Batch, examples: Examples, noise_levels: int | None, purpose: int, with_base: bool = False
+) -> Iterator[Denoised]:
+    """Noise the examples of a micro-batch and let the model predict, without classifier-free guidance.
+
+    A row's noise level is drawn uniformly from the grid, its noise from the standard normal law: both are those of the
+    row, whatever micro-batch it is in, and the same for its two images. What is predicted is what the scheduler takes
+    the model's output for: noise, x0, v or velocity.
+
+    Args:
+        update: the whole update.
+        batch: one of its micro-batches.
+        examples: clean images.
+        noise_levels: size of the grid, as a number of inference steps; None for that of sampling.
+        purpose: which of the update's random numbers are used.
+        with_base: whether the base model predicts too.
+
+    Yields:
+        One part for each noise level that was drawn: a forward each.
+    """
+    pipe, random, total = batch.pipe, update.random(purpose), len(update.prompts)
+    blank = cache(partial(_blank, pipe, examples.prompts[0], batch.call, noise_levels))
+    places = random.integers(len(blank(1).steps), size=total)[batch.place].tolist()
+    seeds = random.integers(2**32, size=total)[batch.place].tolist()
+    for place in sorted({places[row] for row in examples.rows}):
+        part = examples[[i for i, row in enumerate(examples.rows) if places[row] == place]]
+        noise = noise_like(part.latents, [seeds[row] for row in part.rows])
+        grid = blank(len(part.prompts))
+        x = noised(pipe.scheduler, grid.steps[place], part.latents, noise)
+        wanted = target(pipe.scheduler, grid.steps[place], part.latents, noise)
+        predict = partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)
+        base = None
+        if with_base:
+            with batch.base():
+                base = _errors(predict().prediction, wanted)
+        yield Denoised(part, _errors(predict(grad=True).prediction, wanted), base)
+
+
+def denoising_losses(
+    update: Update, batch: Batch, source: Source, noise_levels: int | None, purpose: int
+) -> Iterator[torch.Tensor]:
+    """The parts, 0-d, of the mean over a micro-batch's rows of the weighted squared errors; arguments as above."""
+    examples = source(update, batch, whole=False)
+    for part in denoised(update, batch, examples, noise_levels, purpose):
+        yield (part.examples.weights * part.errors).sum() / len(batch.prompts)
+
+
+def check_denoising(pipe: Any, prompt: str, call: dict[str, Any], noise_levels: int | None) -> None:
+    """Raise ValueError if the scheduler has no such grid, or does not say how it adds noise and what is predicted."""
+    try:
+        step = _blank(pipe, prompt, call, noise_levels, 1).steps[0]
+    except ValueError as error:
+        raise ValueError(f"{type(pipe.scheduler).__name__} has no {noise_levels} noise levels: {error}") from None
+    noise_level(pipe.scheduler, step)
+    target(pipe.scheduler, step, torch.zeros(1), torch.zeros(1))
+
+
+def _blank(pipe: Any, prompt: str, call: dict[str, Any], noise_levels: int | None, count: int) -> Rollout:
+    """The grid of noise levels for so many images."""
+    changes: dict[str, Any] = {**unguided(pipe), **({"num_inference_steps": noise_levels} if noise_levels else {})}
+    return blank_rollout(pipe, prompt=prompt, seeds=[0] * count, **{**call, **changes})
+
+
+def _errors(prediction: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    wide = torch.promote_types(prediction.dtype, torch.float32)
+    return (prediction.to(wide) - wanted.to(wide)).square().flatten(1).mean(1)
