@@ -29,14 +29,16 @@ def settings(**changes):
     return TrainingConfig.model_validate({**small, "monitor_every": None, **changes})
 
 
-def make_trainer(folder, family="sd", objective=None, reward=brightness, pipe=None, monitor=None, **changes):
+def make_trainer(
+    folder, family="sd", objective=None, reward=brightness, pipe=None, monitor=None, sampling=None, **changes
+):
     return Trainer(
         pipe or tiny.pipeline(family),
         objective or Draft(),
         reward,
         PROMPTS,
         settings(**changes),
-        SAMPLING[family],
+        sampling or SAMPLING[family],
         folder,
         monitor,
     )
