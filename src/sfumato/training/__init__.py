@@ -1,9 +1,9 @@
 """Reward tuning: one `Trainer`, whose loop is a generator of records, and objectives that are plain values given to it.
 
 `draft` (DRaFT-K and DRaFT+), `draft_lv`, `align_prop` and `refl` back-propagate the reward, `ddpo` and `flow_grpo` are
-policy gradients, `adjoint` (Adjoint Matching) aims at the tilted law itself, `dpo` and `sft` learn from pairs of images.
-`regularizers` hold a model near its base, `diversity` holds its images apart, `data_term` learns from images beside any
-objective. `checkpoints` has exact resume, `monitor` the look at held-out prompts while training.
+policy gradients, `adjoint` (Adjoint Matching) aims at the tilted law itself, `dpo` and `sft` learn from pairs of
+images. `regularizers` hold a model near its base, `diversity` holds its images apart, `data_term` learns from images
+beside any objective. `checkpoints` has exact resume, `monitor` the look at held-out prompts while training.
 """
 
 from sfumato.training.adjoint import AdjointMatching
