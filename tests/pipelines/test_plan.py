@@ -12,6 +12,9 @@ from tests import tiny
 from tests.pipelines.differences import agrees, trained
 
 CASES = [*(("sd", name) for name in tiny.SCHEDULERS if not name.startswith("flow")), ("sd3", "flow"), ("flux", None)]
+DISTILLED = ("flux", "lcm", "sana-sprint")
+OTHERWISE_GUIDED = ("lumina2", "qwen-image", "z-image", "chroma", "flux2")
+"""By two calls of the denoiser, by another argument, or already from a scale above 0."""
 GRADIENTS = [("sd", (2e-5, 1e-4)), ("sd3", (1e-4, 1e-3)), ("flux", (1e-4, 1e-3))]
 
 
@@ -43,7 +46,7 @@ def test_a_fine_grid_costs_nothing_and_reaches_nearly_all_levels_of_training():
     assert replay(pipe, blank, 123, sample=x).timestep == step.timestep
 
 
-@pytest.mark.parametrize("family", tiny.ALL_FAMILIES)
+@pytest.mark.parametrize("family", [*tiny.FAMILIES, *DISTILLED[1:], *OTHERWISE_GUIDED])
 def test_guidance_is_switched_off_where_a_pipeline_has_it(family):
     pipe = tiny.shared(family, lora=True)
     rows = []
@@ -53,8 +56,7 @@ def test_guidance_is_switched_off_where_a_pipeline_has_it(family):
         rows.append(sum(sizes))
         for part in denoiser(pipe).modules():
             part._forward_pre_hooks.clear()
-    distilled = family in ("lcm", "sana-sprint", "flux")
-    assert rows[0] == (rows[1] if distilled else 2 * rows[1]) and rows[1] in (4, 8)
+    assert rows[0] == (rows[1] if family in DISTILLED else 2 * rows[1]) and rows[1] in (4, 8)
 
 
 @pytest.mark.parametrize(("family", "precision"), GRADIENTS)

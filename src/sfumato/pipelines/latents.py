@@ -95,7 +95,7 @@ class _Tail:
         ones = torch.ones_like(self.decoded)
         ramp = torch.linspace(1, 2, ones.numel(), dtype=ones.dtype, device=ones.device).view_as(ones)
         one, first, second = (self.back(weights) for weights in (ones, ramp, ramp.square()))
-        if len(one.flatten()) != len(ones.flatten()) or not torch.allclose(first.square(), second * one, rtol=1e-4):
+        if one.numel() != ones.numel() or not torch.allclose(first.square(), second * one, rtol=1e-4):
             raise RuntimeError("this pipeline mixes its latents before it decodes them, so they cannot be found again")
         return one
 
