@@ -78,6 +78,18 @@ def test_gradient_equals_finite_differences():
     assert torch.autograd.gradcheck(preprocess, images.requires_grad_())
 
 
+def test_the_gradient_passes_straight_through_the_rounding():
+    gradients = []
+    for rounds in (False, True):
+        preprocess = Preprocess(size=9, crop=(8, 8), rounds=rounds)
+        images = noise(12, 14).requires_grad_()
+        output = preprocess(images)
+        (gradient,) = torch.autograd.grad(output.sum(), images)
+        gradients.append(gradient)
+        assert torch.equal(output, preprocess(images.detach()))
+    assert torch.equal(*gradients) and gradients[0].any()
+
+
 def test_half_precision_is_resized_in_float32():
     images = noise(64, 64).bfloat16()
     assert torch.equal(Preprocess(size=32, crop=None)(images), Preprocess(size=32, crop=None)(images.float()))

@@ -7,6 +7,7 @@ import torch
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import read_jsonl
+from sfumato.training import AlignProp, DraftLV, ReFL
 from tests import forked
 from tests.training.common import make_trainer
 
@@ -21,8 +22,23 @@ OPTIONS = {
 }
 
 
-def train(folder):
-    make_trainer(folder, **OPTIONS).run()
+CASES = {
+    "draft": {},
+    "draft_lv": {"objective": DraftLV(1), "shaping": {"normalize": True}},
+    "align_prop": {"objective": AlignProp()},
+    "refl": {
+        "objective": ReFL((0.0, 1.0)),
+        "regularizers": {"kl": {"coefficient": 0.1, "span": [0, 1]}, "diversity": {"coefficient": 10.0}},
+        "images_per_prompt": 2,
+        "batch_size": 8,
+        "micro_batch_size": 2,
+    },
+}
+"""Changes of the options: an objective and what goes with it."""
+
+
+def train(folder, case):
+    make_trainer(folder, **{**OPTIONS, **CASES[case]}).run()
 
 
 def ranks(port):
@@ -36,17 +52,20 @@ def free_port():
         return listener.getsockname()[1]
 
 
-def test_two_processes_give_the_weights_of_one(tmp_path):
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_weights_of_one(case, tmp_path):
     from safetensors.torch import load_file
 
     alone, together, log = tmp_path / "alone", tmp_path / "together", tmp_path / "log"
-    train(alone)
-    forked.finish(*(forked.start(train, together, log=log, **rank) for rank in ranks(free_port())), log=log)
+    train(alone, case)
+    forked.finish(*(forked.start(train, together, case, log=log, **rank) for rank in ranks(free_port())), log=log)
     found, wanted = load_file(together / WEIGHTS_NAME), load_file(alone / WEIGHTS_NAME)
     assert found.keys() == wanted.keys()
     for name, weight in wanted.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-6)
     records, single = read_jsonl(together / "metrics.jsonl"), read_jsonl(alone / "metrics.jsonl")
     assert [record["update"] for record in records] == [1, 2, 3]
-    for name in ("loss", "reward", "reward_std", "kl", "grad_norm"):
-        assert [record[name] for record in records] == pytest.approx([record[name] for record in single], abs=1e-6)
+    for name in single[0].keys() - {"update", "seconds"}:
+        assert [record[name] for record in records] == pytest.approx(
+            [record[name] for record in single], rel=1e-3, abs=1e-6
+        )

@@ -11,11 +11,11 @@ from safetensors.torch import load_file, save_file
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run, read_jsonl
-from sfumato.training import CheckpointError, Draft
+from sfumato.training import DDPO, AlignProp, CheckpointError, Draft, DraftLV, FlowGRPO, ReFL
 from sfumato.training.checkpoints import STATE
 from tests import forked
 from tests.tiny_run import RECIPE, write_recipe
-from tests.training.common import make_trainer
+from tests.training.common import NOISY, make_trainer
 
 OPTIONS = {
     "regularizers": {"kl": {"coefficient": 0.1}},
@@ -57,6 +57,28 @@ def test_it_continues_bit_for_bit(updates, uninterrupted, tmp_path):
     records = make_trainer(tmp_path, **OPTIONS).run()
     assert [record["update"] for record in records] == list(range(updates // 2 * 2 + 1, 6))
     assert_same_training(tmp_path, uninterrupted)
+
+
+GROUPS = {"images_per_prompt": 2, "batch_size": 4, "micro_batch_size": 2}
+EVERY_OBJECTIVE = {
+    "draft_lv": {"objective": DraftLV(1)},
+    "align_prop": {"objective": AlignProp()},
+    "refl": {"objective": ReFL((0.0, 1.0))},
+    "ddpo": {"objective": DDPO(steps=2, inner_epochs=2, minibatches=2), "sampling": NOISY["sd"], **GROUPS},
+    "flow_grpo": {"objective": FlowGRPO(window=1, window_range=(0, 3)), "family": "sd3", "sampling": NOISY["sd3"]}
+    | GROUPS,
+}
+
+
+@pytest.mark.parametrize("own", EVERY_OBJECTIVE.values(), ids=EVERY_OBJECTIVE)
+def test_every_objective_continues_bit_for_bit(own, tmp_path):
+    regularizers = {"kl": {"coefficient": 0.1, "span": [0, 1]}, "distillation": {"coefficient": 0.1}}
+    shaping = {"normalize": True, "clip": [None, 2.0]}
+    changes = {**OPTIONS, **own, "regularizers": regularizers, "shaping": shaping, "steps": 4}
+    make_trainer(tmp_path / "plain", **changes).run()
+    interrupted(tmp_path / "killed", 3, **changes)
+    make_trainer(tmp_path / "killed", **changes).run()
+    assert_same_training(tmp_path / "killed", tmp_path / "plain")
 
 
 def test_a_kill_between_the_last_checkpoint_and_the_lora(uninterrupted, tmp_path):
