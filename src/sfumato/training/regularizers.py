@@ -77,8 +77,8 @@ class GaussianKL:
     def __call__(self, trajectory: Trajectory, tuned: Step) -> torch.Tensor:
         pipe, base = trajectory.batch.pipe, trajectory.base(tuned.index)
         std = step_std(pipe, tuned)
-        means = (step_mean(pipe, tuned, step.prediction) for step in (tuned, base))
-        return transition_kl(*means, torch.where(std > 0, std, math.inf)).mean()
+        mean, other = (step_mean(pipe, tuned, step.prediction) for step in (tuned, base))
+        return transition_kl(mean, other, torch.where(std > 0, std, math.inf)).mean()
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def build_penalties(config: RegularizersConfig) -> dict[str, StepPenalty]:
 
     found: dict[str, StepPenalty] = {}
     if config.kl:
-        form = {"predictions": KL, "gaussian": GaussianKL}[config.kl.form]
+        form = GaussianKL if config.kl.form == "gaussian" else KL
         found["kl"] = form(config.kl.coefficient, config.kl.span)
     if config.distillation:
         found["distillation"] = Distillation(config.distillation.coefficient, config.distillation.span)
