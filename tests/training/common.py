@@ -18,6 +18,12 @@ SAMPLING = {
     "sd": SamplingConfig(num_inference_steps=2, guidance_scale=2.0),
     "sd3": SamplingConfig(num_inference_steps=2, guidance_scale=3.0, arguments=SIZE),
 }
+NOISY = {
+    "sd": SamplingConfig(num_inference_steps=4, guidance_scale=2.0, arguments={"eta": 1.0}),
+    "sd3": SamplingConfig(num_inference_steps=4, guidance_scale=3.0, arguments=SIZE),
+    "flux": SamplingConfig(num_inference_steps=4, guidance_scale=3.5, arguments={**SIZE, "max_sequence_length": 16}),
+}
+"""Sampling with steps that draw noise, or do within a flow SDE."""
 
 
 def brightness(images, prompts):

@@ -20,23 +20,15 @@ from sfumato.training.terms import Terms
 from sfumato.training.update import Update
 from tests import tiny
 from tests.training.common import (
+    NOISY,
     PROMPTS,
     SAMPLING,
-    SIZE,
     brightness,
     make_trainer,
     settings,
 )
 
 STEPS = 4
-NOISY = {
-    "sd": SamplingConfig(num_inference_steps=STEPS, guidance_scale=2.0, arguments={"eta": 1.0}),
-    "sd3": SamplingConfig(num_inference_steps=STEPS, guidance_scale=3.0, arguments=SIZE),
-    "flux": SamplingConfig(
-        num_inference_steps=STEPS, guidance_scale=3.5, arguments={**SIZE, "max_sequence_length": 16}
-    ),
-}
-"""Sampling with steps that draw noise, or will within a flow SDE."""
 FIXED = {"prompt": "red", "seeds": range(16)}
 OBJECTIVES = {"sd": DDPO, "sd3": FlowGRPO, "flux": FlowGRPO}
 WORDS = ["red", "red", "a blue one", "a blue one"]

@@ -64,7 +64,7 @@ EVERY_OBJECTIVE = {
     "draft_lv": {"objective": DraftLV(1)},
     "align_prop": {"objective": AlignProp()},
     "refl": {"objective": ReFL((0.0, 1.0))},
-    "ddpo": {"objective": DDPO(steps=2, inner_epochs=2, minibatches=2), "sampling": NOISY["sd"], **GROUPS},
+    "ddpo": {"objective": DDPO(steps=1, inner_epochs=2, minibatches=2), "sampling": NOISY["sd"], **GROUPS},
     "flow_grpo": {"objective": FlowGRPO(window=1, window_range=(0, 3)), "family": "sd3", "sampling": NOISY["sd3"]}
     | GROUPS,
 }
