@@ -120,3 +120,16 @@ def test_nothing_is_left_behind_after_an_exception():
     with pytest.raises(ZeroDivisionError), PromptCache().on(pipe):
         raise ZeroDivisionError
     assert tiny.footprint(pipe) == before
+
+
+def test_what_does_not_fit_is_encoded_anew():
+    pipe = tiny.shared("sd")
+    call = functools.partial(rollout, pipe, seeds=[1], num_inference_steps=1, guidance_scale=1.0)
+    with PromptCache().on(pipe):
+        expected = [call(prompt=prompt).images for prompt in "abab"]
+        size = pipe.encode_prompt("a", "cpu", 1, False)[0].nbytes
+    counter, seen = counting(pipe)
+    with counter, PromptCache(limit=size).on(pipe):
+        images = [call(prompt=prompt).images for prompt in "abab"]
+    assert seen == [["a"], ["b"], ["b"]]
+    assert all(torch.equal(a, b) for a, b in zip(images, expected, strict=True))

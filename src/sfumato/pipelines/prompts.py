@@ -18,10 +18,14 @@ class PromptCache:
 
     Prompts are encoded one at a time, so that a prompt's embedding does not depend on the batch it came in. What a
     pipeline gives per batch instead of per prompt (FLUX's text ids) is taken from the first prompt.
+
+    Args:
+        limit: bytes; prompts that come when so much is remembered are encoded anew each time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 2**31) -> None:
         self.memory: dict[tuple, tuple] = {}
+        self.left = limit
 
     @contextmanager
     def on(self, pipe: Any) -> Iterator[None]:
@@ -47,10 +51,15 @@ class PromptCache:
     def _one(self, encode: Any, given: dict[str, Any], i: int, count: int) -> tuple:
         single = {k: [v[i]] if isinstance(v, list) and len(v) == count else v for k, v in given.items()}
         key = tuple((k, tuple(v) if isinstance(v, list) else str(v)) for k, v in sorted(single.items()))
-        if key not in self.memory:
-            with torch.no_grad():
-                self.memory[key] = encode(**single)
-        return self.memory[key]
+        if key in self.memory:
+            return self.memory[key]
+        with torch.no_grad():
+            encoded = encode(**single)
+        size = sum(tensor.nbytes for tensor in encoded if isinstance(tensor, torch.Tensor))
+        if size <= self.left:
+            self.memory[key] = encoded
+            self.left -= size
+        return encoded
 
 
 def _join(rows: list[tuple]) -> tuple | None:
