@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
+from sfumato.config import TrainingConfig
 from sfumato.preferences import bradley_terry_loss
 from sfumato.rewards import Reward
 from sfumato.training.denoising import check_denoising, denoised
-from sfumato.training.examples import Source, from_pairs
+from sfumato.training.examples import Source, check_regularizers, from_pairs
 from sfumato.training.objective import Batch, Outcome
 from sfumato.training.update import Tally, Update
 
@@ -39,7 +40,6 @@ class DiffusionDPO:
     beta: float = 5000.0
     pairs: str | None = None
     noise_levels: int | None = 500
-    offline: ClassVar[bool] = True
 
     @cached_property
     def source(self) -> Source:
@@ -47,6 +47,9 @@ class DiffusionDPO:
 
     def check(self, reward: Reward) -> None:
         pass
+
+    def check_images(self, prompts: list[str], config: TrainingConfig) -> None:
+        check_regularizers(config, "Diffusion-DPO")
 
     def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
         check_denoising(pipe, prompt, call, self.noise_levels)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from numpy.random import default_rng
 
+from sfumato.config import TrainingConfig
 from sfumato.images import image_size, load_image
 from sfumato.pipelines.latents import encode_images
 from sfumato.pipelines.rollout import rollout
@@ -170,6 +171,16 @@ def from_pairs(path: str | None) -> Source:
 def from_images(path: str) -> Source:
     """Images of a file; raises ValueError as `from_pairs`."""
     return _from_file(path, _image_rows)
+
+
+def check_regularizers(config: TrainingConfig, method: str) -> None:
+    """Raise ValueError if one looks at images of the tuned model, of which `method` samples none."""
+    asked = [name for name, section in config.regularizers if section is not None and name != "data"]
+    if asked:
+        raise ValueError(
+            f"training.regularizers.{asked[0]} looks at images of the tuned model, of which {method} samples none: set "
+            "it to null; training.regularizers.data can be used"
+        )
 
 
 def _from_file(path: str, read: Callable[[str], list[Row]]) -> FromFile:

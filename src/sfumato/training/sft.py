@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, ClassVar
+from typing import Any
 
+from sfumato.config import TrainingConfig
 from sfumato.rewards import Reward
 from sfumato.training.denoising import check_denoising, denoising_losses
-from sfumato.training.examples import Source, from_pairs
+from sfumato.training.examples import Source, check_regularizers, from_pairs
 from sfumato.training.objective import Batch, Outcome
 from sfumato.training.update import Tally, Update
 
@@ -28,7 +29,6 @@ class SFT:
 
     pairs: str | None = None
     noise_levels: int | None = 500
-    offline: ClassVar[bool] = True
 
     @cached_property
     def source(self) -> Source:
@@ -36,6 +36,9 @@ class SFT:
 
     def check(self, reward: Reward) -> None:
         pass
+
+    def check_images(self, prompts: list[str], config: TrainingConfig) -> None:
+        check_regularizers(config, "SFT")
 
     def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
         check_denoising(pipe, prompt, call, self.noise_levels)
