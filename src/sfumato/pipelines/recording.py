@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +53,7 @@ class Watch:
         last_steps: int | None = None,
         record: bool = False,
         finish: Callable[[Step], torch.Tensor] | None = None,
+        prefix: AbstractContextManager[None] | None = None,
     ):
         """
         Args:
@@ -61,14 +62,16 @@ class Watch:
             last_steps: how many at the end carry gradient; with 0 only what comes after them does, with None nothing.
             record: whether to keep all steps.
             finish: from the last step, what it gives in place of the scheduler's next sample.
+            prefix: a context for everything before gradient is enabled.
         """
         self.pipe, self.scheduler, self.generators = pipe, pipe.scheduler, generators
         self.section, self.start = section, start
-        self.last_steps, self.record, self.finish = last_steps, record, finish
+        self.last_steps, self.record, self.finish, self.prefix = last_steps, record, finish, prefix
         self.total = self.taken = self.forwards = 0
         self.steps: list[Step] = []
         self._first = 0
         self._grid: torch.Tensor | None = None
+        self._before = ExitStack()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -91,7 +94,13 @@ class Watch:
             self._enable_gradient_in_time()
             return result
 
-        with patched(self.scheduler, "set_timesteps", set_and_cut), patched(self.scheduler, "step", watched_step):
+        with (
+            patched(self.scheduler, "set_timesteps", set_and_cut),
+            patched(self.scheduler, "step", watched_step),
+            self._before as before,
+        ):
+            if self.prefix is not None:
+                before.enter_context(self.prefix)
             try:
                 yield
             finally:
@@ -145,6 +154,7 @@ class Watch:
 
     def _enable_gradient_in_time(self) -> None:
         if self.last_steps is not None and self.taken == self.total - self.last_steps:
+            self._before.close()
             torch.set_grad_enabled(True)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,7 @@ def rollout(
     last_steps: int = 0,
     stop_at: int | None = None,
     record: bool = False,
+    prefix: AbstractContextManager[None] | None = None,
     **arguments: Any,
 ) -> Rollout:
     """Sample one image per seed with any diffusers pipeline.
@@ -69,6 +70,7 @@ def rollout(
         stop_at: the scheduler step, negative from the end, that is the last to be run: the image is then its one-step
             prediction of x0 (ReFL, arXiv 2304.05977), and the remaining steps cost nothing.
         record: keep every scheduler step, for `replay` and `continued`.
+        prefix: a context for the part without gradient, which makes it cheaper; see `sfumato.pipelines.prefix`.
         **arguments: passed to the pipeline. `prompt` (and every other prompt argument) is a string or a list as long as
             `seeds`; embeddings have one row per seed.
 
@@ -81,7 +83,7 @@ def rollout(
         raise ValueError(f"seed {wrong[0]}: torch draws by the lowest 32 bits, so take seeds from 0 to 2**32 - 1")
     arguments = per_image(arguments, len(seeds))
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    watch = _watch(pipe, generators, None, last_steps, stop_at, record)
+    watch = _watch(pipe, generators, None, last_steps, stop_at, record, prefix)
     return Rollout(_images(pipe, arguments, watch), seeds, arguments, _passes(pipe, watch), watch.steps)
 
 
@@ -199,6 +201,7 @@ def _watch(
     last_steps: int,
     stop_at: int | None,
     record: bool,
+    prefix: AbstractContextManager[None] | None = None,
 ) -> Watch:
     """What watches over a call that ends in images."""
     _check_gradient(pipe, last_steps)
@@ -224,6 +227,7 @@ def _watch(
         last_steps=last_steps or None,
         record=record,
         finish=finish,
+        prefix=prefix,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,6 +32,7 @@ class Batch:
         base: a context in which `pipe` runs as the base model.
         terms: what stands beside the objective.
         place: which of the update's images these are.
+        prefix: a context for the sampling steps before those that carry gradient.
     """
 
     pipe: Any
@@ -42,12 +43,19 @@ class Batch:
     base: Callable[[], AbstractContextManager[None]]
     terms: Terms = field(default_factory=Terms)
     place: slice = field(default_factory=lambda: slice(None))
+    prefix: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def sample(self, last_steps: int = 0, record: bool = False, **changes: Any) -> Rollout:
         """Sample the images; see `sfumato.pipelines.rollout.rollout`. `changes` replace arguments of the call."""
         arguments = {**self.call, **changes}
         return rollout(
-            self.pipe, prompt=self.prompts, seeds=self.seeds, last_steps=last_steps, record=record, **arguments
+            self.pipe,
+            prompt=self.prompts,
+            seeds=self.seeds,
+            last_steps=last_steps,
+            record=record,
+            prefix=self.prefix() if last_steps else None,
+            **arguments,
         )
 
     def score(self, images: torch.Tensor) -> torch.Tensor:
