@@ -41,6 +41,15 @@ class LoraConfig(Strict):
     targets: list[str] | None = Field(None, description="suffixes of layer names; null means the attention projections")
 
 
+class PrefixConfig(Strict):
+    """How sampling steps without gradient are run, where others of the same images carry it."""
+
+    merge: bool = Field(True, description="add the LoRA to the weights meanwhile, the same but for rounding")
+    dtype: Literal["bfloat16", "float16"] | None = Field(
+        None, description="compute in this dtype, if the hardware is faster in it; null means that of the pipeline"
+    )
+
+
 class TrainingConfig(Strict):
     """One training. The same settings give the same weights, however often it is interrupted."""
 
@@ -59,6 +68,7 @@ class TrainingConfig(Strict):
     betas: tuple[float, float] = Field((0.9, 0.999), description="of AdamW")
     max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this norm")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="keep and save an exponential moving average")
+    prefix: PrefixConfig = Field(PrefixConfig(), description="sampling before the steps that carry gradient")
     gradient_checkpointing: bool = Field(False, description="less memory for a third more compute in the last K steps")
     seed: int = Field(0, ge=0, description="of the LoRA's first weights, the order of prompts and the images")
     checkpoint_every: int = Field(20, ge=1, description="updates between checkpoints; the last update has one too")
