@@ -184,7 +184,15 @@ class Trainer:
         terms = Terms(self.penalties, shaping)
         batches = [
             Batch(
-                self.pipe, prompts[part], seeds[part], self.sampling.call(), self.reward, self.weights.base, terms, part
+                self.pipe,
+                prompts[part],
+                seeds[part],
+                self.sampling.call(),
+                self.reward,
+                self.weights.base,
+                terms,
+                part,
+                self.weights.prefix,
             )
             for part in self.parts[accelerator.process_index :: accelerator.num_processes]
         ]

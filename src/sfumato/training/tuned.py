@@ -6,10 +6,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import nn
 
 from sfumato.config import TrainingConfig
 from sfumato.pipelines.adapters import ATTENTION, AdapterSwitch, add_lora, denoiser, save_lora
+from sfumato.pipelines.prefix import cheaper
 
 ADAPTER = "tuned"
 
@@ -26,6 +28,9 @@ class Weights(Protocol):
     def base(self) -> AbstractContextManager[None]:
         """A context in which the pipeline runs as the base model."""
 
+    def prefix(self) -> AbstractContextManager[None]:
+        """A context in which sampling without gradient is cheaper."""
+
     def save(self, folder: Path) -> Path:
         """Write the weights so that diffusers can load them; returns the file."""
 
@@ -36,6 +41,7 @@ class LoraWeights:
     def __init__(self, pipe: Any, config: TrainingConfig):
         lora = config.lora
         self.pipe = pipe
+        self.merge, self.dtype = config.prefix.merge, config.prefix.dtype and getattr(torch, config.prefix.dtype)
         self.parameters = add_lora(
             pipe,
             rank=lora.rank,
@@ -50,6 +56,9 @@ class LoraWeights:
 
     def base(self) -> AbstractContextManager[None]:
         return self.switch.off()
+
+    def prefix(self) -> AbstractContextManager[None]:
+        return cheaper(self.pipe, self.switch, self.merge, self.dtype)
 
     def save(self, folder: Path) -> Path:
         return save_lora(self.pipe, folder, ADAPTER)
