@@ -1,11 +1,13 @@
 """Bad input of every kind: one clear message, a failing exit code, and everything that was there intact."""
 
+import json
 import shutil
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from sfumato.images import save_png
 from sfumato.pipelines.adapters import WEIGHTS_NAME, save_lora
 from sfumato.runs import Run
 from tests import rewards_of_users, tiny
@@ -59,6 +61,19 @@ BAD_RECIPES = {
         ["reward=tests.rewards_of_users:OnlyFor", "prompts=[a, z]", "evaluation=null"],
         "no word on 'z'",
     ),
+    "a missing file of pairs": (
+        ["training.objective={name: diffusion_dpo, pairs: /nonexistent/pairs.jsonl}"],
+        "cannot read /nonexistent/pairs.jsonl: No such file or directory",
+    ),
+    "a data term without data": (["training.regularizers.data={coefficient: 0.1}"], "give either images or pairs"),
+    "a missing file of images": (
+        ["training.regularizers.data={images: /nonexistent/images.jsonl}"],
+        "cannot read /nonexistent/images.jsonl: No such file or directory",
+    ),
+    "a penalty on samples that are not drawn": (
+        ["training.objective={name: sft}", "training.regularizers.kl={coefficient: 1.0}"],
+        "training.regularizers.kl looks at images of the tuned model, of which SFT samples none",
+    ),
     "a broken variant": (["variants={k: {objective.last_steps: 9}}"], "the last 9 steps"),
 }
 
@@ -78,6 +93,32 @@ def test_an_empty_prompt_file_is_refused(world, tmp_path, refused):
     assert "prompts.txt is empty: give at least one prompt" in refused("train", recipe)
 
 
+BAD_PAIRS = {
+    "none": ([], "pairs.jsonl is empty: give at least one line"),
+    "no JSON": (["{"], "pairs.jsonl, line 1: JSONDecodeError"),
+    "no label": ([{"prompt": "a", "image_0": "x.png", "image_1": "x.png"}], "line 1: KeyError 'label'; a pair is one"),
+    "a prompt that is no text": ([{"prompt": 3}], "line 1: TypeError prompt is no text; a pair is one JSON object"),
+    "no image": ([{"prompt": "a", "image_0": "x.png", "image_1": "y.png", "label": 1}], "y.png, which does not exist"),
+    "small images": (
+        [{"prompt": "a", "image_0": "x.png", "image_1": "x.png", "label": 1}],
+        "is 8 pixels wide and 8 high",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_PAIRS)
+def test_pairs_that_cannot_be_trained_on_are_refused(case, world, tmp_path, refused):
+    rows, message = BAD_PAIRS[case]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(row if isinstance(row, str) else json.dumps(row) for row in rows))
+    size = 8 if case == "small images" else 16
+    save_png(torch.full((3, size, size), 0.5), tmp_path / "x.png")
+    recipe = write_recipe(tmp_path / "recipe.yaml", world, evaluation=None)
+    override = f"training.objective={{name: sft, pairs: {file}}}"
+    assert message in refused("train", recipe, f"run={tmp_path / 'run'}", override)
+    assert not (tmp_path / "run" / "training").exists()
+
+
 def test_a_pipeline_with_a_truncated_file_is_refused(world, tmp_path, refused):
     shutil.copytree(world / "pipeline", tmp_path / "pipeline")
     weights = tmp_path / "pipeline" / "text_encoder" / "model.safetensors"
@@ -87,7 +128,7 @@ def test_a_pipeline_with_a_truncated_file_is_refused(world, tmp_path, refused):
 
 
 def test_printing_a_recipe_that_is_not_shipped_lists_those_that_are(refused):
-    assert "no shipped recipe 'mine.yaml': choose one of emoji64-demo" in refused("recipes", "mine.yaml")
+    assert "no shipped recipe 'mine.yaml': choose one of emoji64-" in refused("recipes", "mine.yaml")
 
 
 def test_a_run_of_another_recipe_is_refused_and_kept(run, refused):
