@@ -1,0 +1,36 @@
+"""The optimisers that `training.optimizer` names."""
+
+from __future__ import annotations
+
+import torch
+
+from sfumato.config import TrainingConfig
+
+
+def build_optimizer(config: TrainingConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """The optimiser over the trained parameters.
+
+    Raises:
+        ValueError: as `check_optimizer`.
+    """
+    check_optimizer(config, parameters[0].device)
+    options = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, **options)
+    from bitsandbytes.optim import AdamW8bit
+
+    return AdamW8bit(parameters, **options)
+
+
+def check_optimizer(config: TrainingConfig, device: torch.device) -> None:
+    """Raise ValueError if the optimiser is not installed, or does not run on the device."""
+    if config.optimizer != "adamw_8bit":
+        return
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            "training.optimizer: adamw_8bit needs bitsandbytes: pip install bitsandbytes, or set adamw"
+        ) from error
+    if device.type == "cpu":
+        raise ValueError("training.optimizer: adamw_8bit does not run on a CPU: set adamw")
