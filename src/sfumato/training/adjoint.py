@@ -45,7 +45,7 @@ class AdjointMatching:
         check_differentiable(reward, "Adjoint Matching")
 
     def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
-        with self._sampler(pipe):
+        with self.sampler(pipe):
             found = planned_stochastic_steps(pipe, prompt=prompt, **call)
         if self.steps and self.steps > len(found):
             raise ValueError(
@@ -55,7 +55,7 @@ class AdjointMatching:
 
     def __call__(self, update: Update) -> Iterator[Tally]:
         def outcomes(batch: Batch) -> Iterator[Outcome]:
-            with self._sampler(batch.pipe):
+            with self.sampler(batch.pipe):
                 sampled = batch.sample(last_steps=1, record=True)
                 noisy = stochastic_steps(batch.pipe, sampled)
                 count = self.steps or len(noisy)
@@ -67,8 +67,8 @@ class AdjointMatching:
     def _matched(self, batch: Batch, sampled: Rollout, chosen: set[int], weight: float) -> Iterator[Outcome]:
         """One outcome for each chosen step, from the last to the first, as the adjoint comes by."""
         rewards = batch.score(sampled.images)
-        total = batch.terms.shaping(rewards).sum()
-        adjoint = -torch.autograd.grad(total, sampled.steps[-1].next_sample)[0] / self.beta
+        values, left_logs = batch.terms.values(sampled.images, batch.prompts, rewards)
+        adjoint = -torch.autograd.grad(values.sum(), sampled.steps[-1].next_sample)[0] / self.beta
         trajectory = Trajectory(batch, sampled)
         left: torch.Tensor | None = rewards.detach()
         for index in range(len(sampled.steps) - 1, min(chosen) - 1, -1):
@@ -79,12 +79,12 @@ class AdjointMatching:
                 residual = (tuned.next_sample - base) / std + std * adjoint
                 loss = weight * residual.square().flatten(1).sum(1).mean() / 2
                 penalty, logs = batch.terms.joined(trajectory, {index: tuned}, chosen)
-                yield Outcome(loss + penalty, left, logs)
-                left = None
+                yield Outcome(loss + penalty, left, {**left_logs, **logs})
+                left, left_logs = None, {}
             adjoint = carried
         yield from batch.terms.apart(trajectory, chosen)
 
-    def _sampler(self, pipe: Any) -> AbstractContextManager[None]:
+    def sampler(self, pipe: Any) -> AbstractContextManager[None]:
         return nullcontext() if self.noise_level is None else flow_sde(pipe, self.noise_level)
 
 
