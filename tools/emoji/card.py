@@ -104,7 +104,7 @@ FLOW_MADE = """
 ## How it was made
 
 The last training of `make emoji`, with the data, captions, autoencoder and text tower of emoji-64. The transformer has
-8 blocks of width 192, patches of 2x2 and root-mean-square norms of queries and keys; blocks and output start at zero.
+6 blocks of width 192, patches of 2x2 and root-mean-square norms of queries and keys; blocks and output start at zero.
 It learned velocities, noise minus latent, in {updates:,} updates of {batch} emoji that it is asked to draw, at
 stratified logit-normal noise levels, with a constant learning rate that decays at the end and a moving average of the
 weights. The first text encoder is the scorer's text tower and was not trained on. The layout wants two more: the second

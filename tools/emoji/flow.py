@@ -30,15 +30,15 @@ from tools.emoji.workers import Batch, backward
 
 COURSE = Course(
     model=FLOW,
-    steps=int(os.environ.get("SFUMATO_EMOJI_FLOW_STEPS", 4000)),
-    batch=32,
+    steps=int(os.environ.get("SFUMATO_EMOJI_FLOW_STEPS", 6000)),
+    batch=16,
     peak=1e-3,
-    warmup=100,
+    warmup=200,
     tail=0.35,
     focus=0,
     seed=SEED + 8,
     save=100,
-    show=500,
+    show=1000,
 )
 STATE = CACHE / "flow.safetensors"
 SPREAD = 1.25  # of the noise levels' logits
@@ -82,7 +82,7 @@ def build_transformer() -> SD3Transformer2DModel:
         patch_size=2,
         in_channels=4,
         out_channels=4,
-        num_layers=8,
+        num_layers=6,
         attention_head_dim=64,
         num_attention_heads=3,
         caption_projection_dim=192,
