@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from sfumato.pipelines.plan import planned_steps
 from sfumato.pipelines.predictions import prediction_type
@@ -28,6 +28,7 @@ class ReFL:
     """
 
     span: tuple[float, float] = (0.75, 1.0)
+    uneven: ClassVar[bool] = True
 
     def check(self, reward: Reward) -> None:
         check_differentiable(reward, "ReFL")

@@ -9,8 +9,16 @@ from itertools import chain
 import torch
 from accelerate import Accelerator
 from numpy.random import Generator, default_rng
+from torch import nn
 
 from sfumato.training.objective import Batch, Outcome
+
+HALF_SCALE = 2.0**12
+
+
+def loss_scale(module: nn.Module) -> float:
+    """What to multiply a loss by so that its gradient survives in a module: 1, and a power of two in float16."""
+    return HALF_SCALE if next(module.parameters()).dtype == torch.float16 else 1.0
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,8 @@ class Update:
         prompts: of all images, those of other processes included.
         batches: this process's micro-batches.
         accelerator: knows the other processes.
+        scale: what losses are multiplied by before they are back-propagated, so that half precision can hold their
+            gradients; the trainer divides by it.
     """
 
     number: int
@@ -45,6 +55,7 @@ class Update:
     prompts: list[str]
     batches: list[Batch]
     accelerator: Accelerator
+    scale: float = 1.0
 
     def random(self, purpose: int = 0) -> Generator:
         """Randomness that is the same for all micro-batches and processes, and again after an interruption."""
@@ -68,7 +79,7 @@ class Update:
         for batch in batches:
             share = len(batch.prompts) / images
             for outcome in chain(outcomes(batch), batch.terms.beside(self, batch)):
-                self.accelerator.backward(outcome.loss * share)
+                self.accelerator.backward(outcome.loss * (share * self.scale))
                 losses.append(outcome.loss.detach() * share)
                 if outcome.rewards is not None:
                     rewards.append(outcome.rewards.float())
