@@ -24,6 +24,7 @@ LAYERS = [
         "emoji64",
         "images",
         "preprocess",
+        "trained",
         "weights",
     },
     {"rewards", "metrics", "pipelines"},

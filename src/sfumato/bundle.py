@@ -41,6 +41,7 @@ from sfumato.pipelines.guidance import enable_annealed_guidance
 from sfumato.pipelines.load import load_pipeline
 from sfumato.pipelines.models import FullModels
 from sfumato.pipelines.state import GUIDANCE
+from sfumato.pipelines.trained import save_denoiser
 from sfumato.runs import read_json, write_json, write_text
 
 FORMAT = 1
@@ -219,7 +220,7 @@ def _save_denoiser(pipe: Any, guidance: Any, folder: Path, base: str | None) -> 
         denoiser=kind,
         guidance=guidance.schedule.to_dict() | {"blend": guidance.blend} | ({"savings": savings} if savings else {}),
     )
-    module.save_pretrained(folder / kind)
+    save_denoiser(pipe, folder)
     return saved
 
 

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from sfumato.runs import atomic_path
+from sfumato.trained import WEIGHTS_NAME
 
-WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 METADATA_KEY = "lora_adapter_metadata"
 """Where diffusers looks for the adapter's configuration in the safetensors header."""
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
@@ -191,9 +191,7 @@ def add_lora(
     present = present_targets(pipe, targets)
     check_free(pipe, adapter)
     old = {id(parameter) for parameter in module.parameters()}
-    for component in pipe.components.values():
-        if isinstance(component, nn.Module):
-            component.requires_grad_(False)
+    freeze(pipe)
     scale: Any = alpha or rank  # peft's annotation says int, its arithmetic takes any number
     config = LoraConfig(r=rank, lora_alpha=scale, target_modules=present, init_lora_weights="gaussian")
     with beside_others(module, adapter):
@@ -205,6 +203,13 @@ def add_lora(
     for parameter in module.parameters():
         parameter.requires_grad_(id(parameter) not in old)
     return trainable(module)
+
+
+def freeze(pipe: Any) -> None:
+    """Let no weight of the pipeline have a gradient."""
+    for component in pipe.components.values():
+        if isinstance(component, nn.Module):
+            component.requires_grad_(False)
 
 
 @contextmanager

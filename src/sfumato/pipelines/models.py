@@ -5,6 +5,7 @@ Model 0 is the base, models 1, 2, ... the tuned ones. Each kind can be run, and 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
@@ -164,10 +165,15 @@ def _check_same_config(module: nn.Module, tuned: nn.Module) -> None:
     """Two of one shape may still compute differently; the image size that a model was made for is no difference."""
     theirs, ours = (dict(getattr(part, "config", {})) for part in (module, tuned))
     for name in sorted(theirs.keys() | ours.keys()):
-        if not name.startswith("_") and name != "sample_size" and theirs.get(name) != ours.get(name):
+        if not name.startswith("_") and name != "sample_size" and _json(theirs.get(name)) != _json(ours.get(name)):
             raise ValueError(
                 f"base has {name} {theirs.get(name)}, the pipeline's denoiser {ours.get(name)}: they must be one model"
             )
+
+
+def _json(value: Any) -> str:
+    """As a file would hold it, where a tuple is a list."""
+    return json.dumps(value, default=str)
 
 
 def _check_same_conventions(pipe: Any, base: Any) -> None:

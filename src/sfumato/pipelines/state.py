@@ -9,6 +9,8 @@ import torch
 
 GUIDANCE = "_sfumato_guidance"
 """The attribute of a guided pipeline, and of its denoiser, that holds the `Guidance`."""
+TRAINED = "_sfumato_trained"
+"""The attribute of a denoiser whose own weights have been trained."""
 POSITION = "_sfumato_position"
 """The scheduler attribute in which guidance counts the steps taken; part of the state like every other attribute."""
 
