@@ -9,7 +9,7 @@ from sfumato.metrics import mean_pairwise_distance
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
 from sfumato.pipelines.rollout import replay
 from sfumato.rewards import as_reward
-from sfumato.training import Batch, Draft, DraftLV, ReFL
+from sfumato.training import DDPO, AdjointMatching, AlignProp, Batch, Draft, DraftLV, FlowGRPO, ReFL
 from sfumato.training.diversity import DiversityBonus
 from sfumato.training.regularizers import KL, Distillation, GaussianKL
 from sfumato.training.terms import Shaping, Terms, Trajectory
@@ -184,6 +184,29 @@ def test_the_bonus_keeps_images_of_a_prompt_apart(tmp_path, monkeypatch):
         distances[name] = mean_pairwise_distance(sample(pipe).flatten(1), "squared")
     assert distances["without"] < 0.9 * distances["base"] < distances["base"] < 0.9 * distances["with"]
     assert records[0]["diversity_bonus"] > 1.0 > records[0]["reward"]  # which is as it was
+
+
+THAT_SAMPLE = {
+    "draft": (Draft(), "sd"),
+    "draft_lv": (DraftLV(1), "sd"),
+    "align_prop": (AlignProp(), "sd"),
+    "refl": (ReFL(), "sd"),
+    "adjoint": (AdjointMatching(1.0), "sd"),
+    "adjoint of a flow model": (AdjointMatching(1.0, noise_level=0.7), "sd3"),
+    "ddpo": (DDPO(), "sd"),
+    "flow_grpo": (FlowGRPO(), "sd3"),
+}
+
+
+@pytest.mark.parametrize(("objective", "family"), THAT_SAMPLE.values(), ids=THAT_SAMPLE)
+def test_every_objective_that_samples_takes_penalties_and_the_bonus(objective, family, tmp_path):
+    pipe = tiny.pipeline(family, scheduler="euler-ancestral" if family == "sd" else None)
+    regularizers = {**SECTIONS["gaussian"], **SECTIONS["distillation"], "diversity": {"coefficient": 1.0}}
+    groups = {"images_per_prompt": 2, "steps": 2}
+    first, second = make_trainer(tmp_path, family, objective, pipe=pipe, regularizers=regularizers, **groups)
+    for name in ("kl", "distillation"):
+        assert first[name] == 0.0 and second[name] > 0.0
+    assert first["diversity_bonus"] > 0.0
 
 
 def test_features_without_gradient_are_refused(tmp_path):
