@@ -56,17 +56,18 @@ def denoised(
     blank = cache(partial(_blank, pipe, examples.prompts[0], batch.call, noise_levels))
     places = random.integers(len(blank(1).steps), size=total)[batch.place].tolist()
     seeds = random.integers(2**32, size=total)[batch.place].tolist()
+    asked = []
     for place in sorted({places[row] for row in examples.rows}):
         part = examples[[i for i, row in enumerate(examples.rows) if places[row] == place]]
         noise = noise_like(part.latents, [seeds[row] for row in part.rows])
         grid = blank(len(part.prompts))
-        x = noised(pipe.scheduler, grid.steps[place], part.latents, noise)
-        wanted = target(pipe.scheduler, grid.steps[place], part.latents, noise)
-        predict = partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)
-        base = None
-        if with_base:
-            with batch.base():
-                base = _errors(predict().prediction, wanted)
+        x, wanted = (make(pipe.scheduler, grid.steps[place], part.latents, noise) for make in (noised, target))
+        asked.append((part, wanted, partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)))
+    base_errors: list[torch.Tensor | None] = [None] * len(asked)
+    if with_base:
+        with batch.base():
+            base_errors = [_errors(predict().prediction, wanted) for _, wanted, predict in asked]
+    for (part, wanted, predict), base in zip(asked, base_errors, strict=True):
         yield Denoised(part, _errors(predict(grad=True).prediction, wanted), base)
 
 
