@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sfumato.preferences import Pair, load_pairs, save_pairs
+from sfumato.preferences import Captioned, Pair, load_captioned, load_pairs, save_pairs
 
 
 @settings(max_examples=25, deadline=None)
@@ -25,6 +25,7 @@ def test_pairs_survive_the_file_and_its_folder_moving(tmp_path_factory, rows):
         ({"prompt": "x", "image_0": "a", "label": 1}, "line 2: KeyError 'image_1'; a pair is one JSON object"),
         ({"prompt": "x", "image_0": "a", "image_1": "b", "label": 2}, r"line 2: ValueError label must be 1 \(image_0"),
         ({"prompt": "x", "image_0": "a", "image_1": 3, "label": 1}, "line 2: TypeError"),
+        ({"prompt": None, "image_0": "a", "image_1": "b", "label": 1}, "line 2: TypeError prompt is no text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, row, message):
@@ -32,3 +33,13 @@ def test_a_bad_line_is_named(tmp_path, row, message):
     (tmp_path / "pairs.jsonl").write_text(json.dumps(good) + "\n" + json.dumps(row) + "\n")
     with pytest.raises(ValueError, match=message):
         load_pairs(tmp_path / "pairs.jsonl")
+
+
+def test_images_with_prompts_are_read_from_beside_their_file(tmp_path):
+    file = tmp_path / "images.jsonl"
+    file.write_text('{"prompt": "ein Häuschen", "image": "images/0.png"}\n\n{"prompt": "y", "image": "../1.png"}\n')
+    wanted = [Captioned("ein Häuschen", f"{tmp_path}/images/0.png"), Captioned("y", f"{tmp_path.parent}/1.png")]
+    assert load_captioned(file) == wanted
+    file.write_text('{"prompt": "y"}')
+    with pytest.raises(ValueError, match="line 1: KeyError 'image'; an image is one JSON object with prompt and image"):
+        load_captioned(file)

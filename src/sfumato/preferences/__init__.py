@@ -5,16 +5,18 @@ says how often the result agrees with held-out answers. What comes out is a fold
 """
 
 from sfumato.preferences.evaluate import PreferenceAccuracy, bradley_terry_loss, evaluate_preference, wilson_interval
-from sfumato.preferences.pairs import Pair, load_pairs, save_pairs
+from sfumato.preferences.pairs import Captioned, Pair, load_captioned, load_pairs, save_pairs
 from sfumato.preferences.train import PreferenceTraining, fit_preference, train_preference
 
 __all__ = [
+    "Captioned",
     "Pair",
     "PreferenceAccuracy",
     "PreferenceTraining",
     "bradley_terry_loss",
     "evaluate_preference",
     "fit_preference",
+    "load_captioned",
     "load_pairs",
     "save_pairs",
     "train_preference",
