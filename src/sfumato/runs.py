@@ -6,8 +6,8 @@ RUN/
   recipe.yaml                  the resolved recipe; `sfumato run RUN/recipe.yaml run=ELSEWHERE` repeats it
   training/NAME/               one training ("tuned", "kl", ...)
     metrics.jsonl              a record per update
-    checkpoint-000040/         pytorch_lora_weights.safetensors and the trainer's state
-    pytorch_lora_weights.safetensors
+    checkpoint-000040/         tuned weights as below, and the trainer's state
+    pytorch_lora_weights.safetensors, or unet/ or transformer/ if the whole denoiser was trained
   evaluation/
     images.jsonl               a record per image: point, prompt, seed, file and its hash, scores, labels, call
     rows-PROCESS.jsonl         the same while a sweep is under way, one file per process
@@ -218,6 +218,13 @@ class Run:
 
     def training_metrics(self, name: str = "tuned") -> list[dict[str, Any]]:
         return read_jsonl(self.training(name) / "metrics.jsonl")
+
+    def early_result(self, name: str = "tuned") -> int | None:
+        """The update whose weights are a training's result because the later ones went too far; None if it is the last
+        one."""
+        records = self.training_metrics(name)
+        watch = records[-1].get("watch") if records else None
+        return watch["good"] if watch and watch["action"] != "warn" else None
 
     @property
     def evaluation(self) -> Path:

@@ -5,6 +5,7 @@ overrides and checks everything before any work is done.
 """
 
 from sfumato.config.evaluation import EvaluationConfig
+from sfumato.config.memory import MemoryConfig
 from sfumato.config.objectives import DraftConfig, ObjectiveConfig
 from sfumato.config.points import (
     BasePoint,
@@ -26,16 +27,19 @@ from sfumato.config.sections import (
     TrainingConfig,
 )
 from sfumato.config.strict import Strict
+from sfumato.config.watching import FloorConfig, WatchConfig
 
 __all__ = [
     "BasePoint",
     "BestOfPoint",
     "DraftConfig",
     "EvaluationConfig",
+    "FloorConfig",
     "GuidancePoint",
     "KLConfig",
     "LoraConfig",
     "LoraScalePoint",
+    "MemoryConfig",
     "ObjectiveConfig",
     "PipelineConfig",
     "PointConfig",
@@ -50,6 +54,7 @@ __all__ = [
     "Strict",
     "TrainingConfig",
     "TunedPoint",
+    "WatchConfig",
     "load_recipe",
     "parse_recipe",
     "read_prompts",

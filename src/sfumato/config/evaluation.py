@@ -17,8 +17,8 @@ DIVERSITY = ("vendi", "vendi_corrected", "distance", "recall", "coverage", "styl
 MOST_CORRECTED = 64
 """Images per prompt up to which the Vendi score is corrected for their number: that decomposes N matrices."""
 RESERVED = {"reward", "gold", "features", "vendi", "distance", "precision", "recall", "density", "coverage", "spectral"}
-RESERVED |= {"fid", "kid", "cmmd", "tce", "forwards", "images", "corrected", "to_base"}
-"""Names of figures, or what would make one of `vendi_NAME` or `distance_NAME`."""
+RESERVED |= {"fid", "kid", "cmmd", "tce", "forwards", "images", "corrected", "to_base", "kept", "scores", "image"}
+"""Names of figures, of what a look while training has, or what would make one of `vendi_NAME` or `distance_NAME`."""
 TAKEN = re.compile(r"(vendi|distance)_.*|.*_(entropy|coverage)")
 SEEDS_FROM, SEEDS_TO = 2_000_000, 4_000_000
 """Seeds of the monitor and of searches for a schedule."""

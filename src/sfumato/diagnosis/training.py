@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from sfumato.diagnosis.case import LEVELS, PROXY, Evidence, Finding, number
 from sfumato.runs import Run
 
-NO_REWARDS = (PROXY, "vendi", "distance")
+NO_REWARDS = (PROXY, "vendi", "distance", "kept")
 FEWEST = 4
 SURE = 3.0
 """Standard errors of a difference beyond which a fall from the peak is no chance; see docs/diagnose.md."""
@@ -21,8 +21,10 @@ def training(run: Run, name: str, until: int | None = None) -> Finding:
     """Where each other reward peaked over a training, and which checkpoint was the last good one.
 
     Args:
-        until: the update at which the log ends for a checkpoint; without it all of it is read.
+        until: the update at which the log ends for a checkpoint; without it all of it is read, or what lies before an
+            early result.
     """
+    until = run.early_result(name) if until is None else until
     records = [
         r for r in run.training_metrics(name) if f"eval/{PROXY}" in r and (until is None or r["update"] <= until)
     ]

@@ -56,6 +56,7 @@ def read_training(run: Run, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "updates": [record["update"] for record in records],
+        "result": run.early_result(name),
         "series": {key: [record.get(key) for record in records] for key in keys if key != "update"},
         "sheets": images.contact_sheets(records, run.training(name)),
     }
@@ -64,6 +65,7 @@ def read_training(run: Run, name: str) -> dict[str, Any]:
 def training_marks(points: list[dict[str, Any]], training: dict[str, Any]) -> list[tuple[int, str]]:
     """The updates of a training at which operating points were taken from it, each with the points' labels."""
     last = training["updates"][-1] if training["updates"] else 0
+    last = last if training["result"] is None else training["result"]
     found: dict[int, list[str]] = {}
     for point in points:
         definition = point["definition"]

@@ -40,20 +40,33 @@ class Monitor:
 
     @torch.no_grad()
     def __call__(self, pipe: Any, update: int) -> dict[str, Any]:
-        """Numbers for the log: `eval/NAME` per reward, `eval/vendi`, `eval/distance`, and `eval/image`, a path."""
+        """What the log gets: `eval/NAME` per reward, `eval/vendi`, `eval/distance`, `eval/image`, a path, and
+        `eval/scores`, for each reward and prompt the scores of its images."""
         seeds = list(range(self.seed, self.seed + self.images))
         rows = [rollout(pipe, prompt=prompt, seeds=seeds, **self.call).images for prompt in self.prompts]
         features = [self.features(images) for images in rows]
-        record: dict[str, Any] = {
-            f"eval/{name}": fmean(
-                score(reward, images, [prompt] * self.images).mean().item()
+        scores = {
+            name: {
+                prompt: score(reward, images, [prompt] * self.images).tolist()
                 for images, prompt in zip(rows, self.prompts, strict=True)
-            )
+            }
             for name, reward in self.rewards.items()
         }
+        record: dict[str, Any] = {f"eval/{name}": fmean(map(fmean, found.values())) for name, found in scores.items()}
         record["eval/vendi"] = fmean(vendi_score(x) for x in features)
         record["eval/distance"] = fmean(mean_pairwise_distance(x) for x in features)
         path = self.folder / "monitor" / f"{update:06d}.png"
         save_png(grid(rows), path)
         record["eval/image"] = str(path.relative_to(self.folder))
+        record["eval/scores"] = scores
         return record
+
+    def identity(self) -> dict[str, Any]:
+        """What its numbers depend on beside the model."""
+        return {
+            "prompts": self.prompts,
+            "images": self.images,
+            "call": str(self.call),
+            "features": self.features.fingerprint,
+            "seed": self.seed,
+        }
