@@ -22,7 +22,7 @@ class AlignProp:
 
     Attributes:
         truncation: `uniform` draws K from low to high, as in the paper; `gaussian` rounds a number from
-            N(mean, std²) and clips it to that range, as in the authors' later code.
+            N(mean, std²) and clips it to that range, as in the authors' code.
         low: the smallest K.
         high: the largest K; None is the number of scheduler steps.
         mean: of `gaussian`; 8 with std 5 is the authors' for 50 steps.

@@ -20,7 +20,7 @@ from sfumato.training.update import Tally, Update
 
 @dataclass(frozen=True)
 class DraftLV:
-    """DRaFT-LV (Clark et al. 2023, arXiv 2309.17400, algorithm 1): DRaFT-1, and n times more from the image it made.
+    """DRaFT-LV (Clark et al. 2023, arXiv 2309.17400): DRaFT-1, and n times more from the image it made.
 
     The image's latents are brought back, with fresh noise, to the noise level of the last step, which is run again from
     there with gradient. The loss is the mean over the 1 + n last steps, where the paper takes the sum.
