@@ -34,7 +34,7 @@ def tallies(bed, sampler, number=1, **options):
         bed.call,
         REWARD,
         contextlib.nullcontext,
-        place=slice(None),
+        place=slice(0, len(bed.prompts)),
     )
     objective = FlowGRPO if sampler == "flow" else DDPO
     return objective(**options)(Update(number, 0, bed.prompts, [batch], Accelerator(cpu=True)))

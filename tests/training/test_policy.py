@@ -1,6 +1,7 @@
 """DDPO and Flow-GRPO against loops written out by hand, and what their options do."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,8 +15,9 @@ from sfumato.pipelines.stochastic import planned_stochastic_steps
 from sfumato.rewards import as_reward
 from sfumato.rewards.image import JPEGCompressibility
 from sfumato.training import DDPO, Batch, FlowGRPO, TrainingError
+from sfumato.training.batches import micro_batches
 from sfumato.training.checks import check_training
-from sfumato.training.regularizers import KL
+from sfumato.training.regularizers import KL, FlowGRPOKL
 from sfumato.training.terms import Terms
 from sfumato.training.update import Update
 from tests import tiny
@@ -169,6 +171,21 @@ def test_the_unbiased_gradient_of_some_steps_and_the_penalty_by_hand(family):
     assert_same(found, torch.autograd.grad(loss, trainable(denoiser(pipe))))
 
 
+def test_the_penalty_of_flow_grpo_is_that_of_the_formula():
+    pipe = tiny.pipeline("sd3", lora=True)
+    _, tally = gradient(pipe, FlowGRPO()(update_of(pipe, "sd3", penalties={"kl": FlowGRPOKL(1.0)})))
+    _, seen = sampled_by_hand(pipe, "sd3", range(STEPS - 1))
+    base, found = predictor(pipe, "sd3", adapter=False), []
+    for i, (_, prediction, place) in enumerate(seen):
+        x = place[0].double()
+        (mean, std), (other, _) = (
+            sde_law(pipe.scheduler, i, x, v.detach().double()) for v in (prediction, base(*place))
+        )
+        s = std / (pipe.scheduler.sigmas[i] - pipe.scheduler.sigmas[i + 1]).double().sqrt()
+        found.append(((mean - other) ** 2).mean() / (2 * s**2))
+    torch.testing.assert_close(tally.logs["kl"].double(), torch.stack(found).mean(), rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("family", ["sd", "sd3", "flux"])
 @pytest.mark.parametrize("parts", [[slice(0, 2), slice(2, 4)], [slice(i, i + 1) for i in range(4)]], ids=["2", "4"])
 def test_on_the_first_pass_the_ratio_is_one_whatever_the_micro_batches(family, parts):
@@ -178,6 +195,16 @@ def test_on_the_first_pass_the_ratio_is_one_whatever_the_micro_batches(family, p
     assert tally.logs["ratio_deviation"] == tally.logs["approx_kl"] == tally.logs["clip_fraction"] == 0
     scale = max(g.abs().max() for g in whole)
     assert max((a - b).abs().max() for a, b in zip(found, whole, strict=True)) < 0.02 * scale
+
+
+def test_on_the_first_pass_the_ratio_is_one_in_half_precision_too():
+    pipe = tiny.pipeline("sd", lora=True).to(torch.bfloat16)
+    found, tally = gradient(pipe, DDPO()(update_of(pipe, "sd")))
+    assert tally.logs["ratio_deviation"] == 0
+    single = tiny.pipeline("sd", lora=True)
+    wanted, _ = gradient(single, DDPO()(update_of(single, "sd")))
+    half, whole = (torch.cat([g.flatten().float() for g in each]) for each in (found, wanted))
+    assert torch.cosine_similarity(half, whole, dim=0) > 0.6
 
 
 def test_later_passes_clip_ratios_and_every_minibatch_is_a_step():
@@ -212,6 +239,13 @@ def test_groups_with_equal_rewards_are_not_replayed():
     assert len(tally.rewards) == 4
     penalised, _ = gradient(pipe, DDPO()(update_of(pipe, "sd", parts, reward=only_blue, penalties={"kl": KL(1e-12)})))
     assert_same(found, penalised)
+
+
+def test_micro_batches_that_processes_are_at_together():
+    parts = micro_batches(settings(batch_size=12, micro_batch_size=2), 3)
+    for rank in range(3):
+        update = Update(1, 0, [], [], SimpleNamespace(num_processes=3, process_index=rank))
+        assert [update.alongside(part) for part in parts[rank::3]] == [slice(0, 6), slice(6, 12)]
 
 
 def test_a_denoiser_that_does_not_repeat_itself_is_refused():
@@ -262,6 +296,7 @@ def check(objective, family="sd", sampling=None, reward=brightness, **changes):
         (DDPO(unconditional_gradient=False), "sd", {"sampling": SamplingConfig(guidance_scale=1.0)}, "guidance is off"),
         (DDPO(), "sd", {"sampling": SamplingConfig(arguments={"etta": 1.0})}, "did you mean 'eta'"),
         (FlowGRPO(), "sd", {}, "DDIMScheduler"),
+        (DDPO(), "sd", {"regularizers": {"kl": {"coefficient": 1.0, "form": "flow_grpo"}}}, "take gaussian"),
         (FlowGRPO(window=2), "sd3", {}, r"window of 2 steps does not fit into .*window_range \[0, 5\] of 4 steps"),
         (FlowGRPO(window=3, window_range=(1, 3)), "sd3", {}, "does not fit"),
     ],
@@ -278,7 +313,7 @@ def test_what_can_work_is_not():
     check(DDPO(minibatches=2), micro_batch_size=1)
     check(DDPO(baseline="update", normalize="update"), images_per_prompt=1)
     check(FlowGRPO(window=2, window_range=(1, 4)), "sd3")
-    check(FlowGRPO(), "flux")
+    check(FlowGRPO(), "flux", regularizers={"kl": {"coefficient": 1.0, "form": "flow_grpo"}})
 
 
 def of_others(images, prompts):

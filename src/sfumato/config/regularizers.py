@@ -13,10 +13,10 @@ class KLConfig(Strict):
     """A distance between tuned and base model at the same x_t, along the tuned model's own trajectory."""
 
     coefficient: float = Field(gt=0, description="the penalty is multiplied by this")
-    form: Literal["predictions", "gaussian"] = Field(
+    form: Literal["predictions", "gaussian", "flow_grpo"] = Field(
         "predictions",
         description="`predictions`: mean of (eps_tuned - eps_base)^2 (DRaFT+); `gaussian`: the exact KL divergence of "
-        "stochastic steps, summed over them",
+        "stochastic steps, summed over them; `flow_grpo`: that of Flow-GRPO's code, which is another",
     )
     span: tuple[float, float] | None = Field(
         None,

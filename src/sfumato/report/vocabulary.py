@@ -29,6 +29,7 @@ METRICS = {
         "1 if all are alike, their number if none resembles another.",
         DIVERSITY,
     ),
+    "kept": Metric("Diversity kept", "Vendi score less 1, as a share of the base's.", DIVERSITY),
     "vendi_corrected": Metric(
         "Vendi score, corrected",
         "The Vendi score with what few images hide added back; see the documentation of the statistics.",
@@ -90,6 +91,13 @@ METRICS = {
     "data": Metric("Loss on given images", "Denoising loss on given images, before its coefficient.", COST, False),
     "implicit_accuracy": Metric("Pairs got right", "Share of pairs of which the tuned model prefers the right image."),
     "margin": Metric("Margin of pairs", "How far the tuned model prefers the right image of a pair, in log-odds."),
+    "strength": Metric(
+        "Strength of the regularizers", "What the feedback on diversity multiplies all of them by.", COST, False
+    ),
+    "approx_kl": Metric("Change of the policy", "Half the mean square of the log-ratio to the weights that sampled."),
+    "clip_fraction": Metric("Clipped ratios", "Share of probability ratios beyond the clip range."),
+    "ratio_deviation": Metric("Distance of ratios from 1", "Mean of |ratio - 1|, which is 0 on the first pass."),
+    "idle": Metric("Images without advantage", "Share of images of prompts with equal rewards, which train nothing."),
     "grad_norm": Metric("Gradient norm", "Norm of the gradient before clipping.", COST, False),
     "lr": Metric("Learning rate", "Step size of the optimiser."),
     "seconds": Metric("Seconds per update", "Wall-clock time of an update.", COST, False),

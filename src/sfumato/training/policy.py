@@ -111,16 +111,29 @@ class PolicyGradient:
             size = len(episodes) // self.minibatches
             for turn in range(self.inner_epochs * self.minibatches):
                 start = turn % self.minibatches * size
-                part = {each.trajectory.batch.place.start: each for each in episodes[start : start + size]}
-                off: list[torch.Tensor] = []
+                yield self._turn(update, episodes[start : start + size], found, first=turn == 0)
 
-                def outcomes(batch: Batch, part: dict = part, off: list = off) -> Iterator[Outcome]:
-                    return self._outcomes(part[batch.place.start], found[batch.place], off)
+    def _turn(self, update: Update, episodes: Sequence[Episode], found: torch.Tensor, first: bool) -> Tally:
+        """The gradient for one step of the optimiser.
 
-                tally = update.accumulate(outcomes, update.batches[start : start + size])
-                if turn == 0:
-                    self._check_on_policy(off)
-                yield tally
+        Args:
+            episodes: of this step.
+            found: the advantages of all images of the update, (N,).
+            first: whether the weights are still those that sampled.
+        """
+        known = {episode.trajectory.batch.place.start: episode for episode in episodes}
+        off: list[torch.Tensor] = []
+
+        def outcomes(batch: Batch) -> Iterator[Outcome]:
+            episode = known[batch.place.start]
+            if not batch.terms.penalties and not found[update.alongside(batch.place)].any():
+                return iter([self._nothing(episode)])
+            return self._outcomes(episode, found[batch.place], off)
+
+        tally = update.accumulate(outcomes, [episode.trajectory.batch for episode in episodes])
+        if first:
+            self._check_on_policy(off)
+        return tally
 
     def _episodes(self, batches: Sequence[Batch], random: Generator) -> Iterator[Episode]:
         """Sample every micro-batch and choose the steps to train, the same for all."""
@@ -159,9 +172,6 @@ class PolicyGradient:
         trajectory, terms = episode.trajectory, episode.trajectory.batch.terms
         rewards: torch.Tensor | None = episode.rewards
         logs = {**episode.logs, "idle": (found == 0).float().mean()}
-        if not found.any() and not terms.penalties:
-            yield Outcome(found.new_zeros((), requires_grad=True), rewards, {**logs, **self._logs(found.new_ones(1))})
-            return
         with self._halves(trajectory.batch.pipe, len(found)):
             for index in episode.log_probs:
                 outcome, ratio = self._at(episode, index, found)
@@ -169,6 +179,12 @@ class PolicyGradient:
                 yield replace(outcome, rewards=rewards, logs={**outcome.logs, **logs})
                 rewards, logs = None, {}
             yield from terms.apart(trajectory, episode.log_probs)
+
+    def _nothing(self, episode: Episode) -> Outcome:
+        """What a micro-batch without advantages adds to the loss."""
+        ones = torch.ones_like(episode.rewards)
+        logs = {**episode.logs, **self._logs(ones), "idle": ones.mean()}
+        return Outcome(ones.new_zeros((), requires_grad=True), episode.rewards, logs)
 
     def _at(self, episode: Episode, index: int, found: torch.Tensor) -> tuple[Outcome, torch.Tensor]:
         """What one step adds to the loss, and its ratios, (B,)."""

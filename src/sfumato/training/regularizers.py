@@ -82,6 +82,29 @@ class GaussianKL:
 
 
 @dataclass(frozen=True)
+class FlowGRPOKL(GaussianKL):
+    """The penalty of Flow-GRPO's code (Liu et al. 2025, arXiv 2505.05470): mean over dims and steps of
+    (μ_tuned - μ_base)² / (2 s²), where std² = s² |dt| is the variance of a step of `flow_sde`.
+
+    Without the factor 1 / |dt|, and as a mean, it is no KL divergence.
+    """
+
+    averaged: ClassVar[bool] = True
+
+    def check_sampling(self, pipe: Any, prompt: str, call: dict[str, Any], objective: Objective) -> None:
+        if not hasattr(pipe.scheduler, "scale_noise"):
+            raise ValueError(
+                f"training.regularizers.kl.form=flow_grpo is for flow models, which {type(pipe.scheduler).__name__} is "
+                "not made for: take gaussian"
+            )
+        super().check_sampling(pipe, prompt, call, objective)
+
+    def __call__(self, trajectory: Trajectory, tuned: Step) -> torch.Tensor:
+        now, after = tuned.state["sigmas"][tuned.index : tuned.index + 2]
+        return super().__call__(trajectory, tuned) * (now - after) / tuned.sample[0].numel()
+
+
+@dataclass(frozen=True)
 class Distillation:
     """Distillation from the base model: mean over all dims and over steps of (x0_tuned - x0_base)², where both are
     predicted in one step from the same x_t.

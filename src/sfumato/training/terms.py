@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -162,12 +162,16 @@ class Terms:
 
 def build_penalties(config: RegularizersConfig) -> dict[str, StepPenalty]:
     """The penalties that a recipe asks for."""
-    from sfumato.training.regularizers import KL, Distillation, GaussianKL
+    from sfumato.training.regularizers import KL, Distillation, FlowGRPOKL, GaussianKL
 
     found: dict[str, StepPenalty] = {}
     if config.kl:
-        form = GaussianKL if config.kl.form == "gaussian" else KL
-        found["kl"] = form(config.kl.coefficient, config.kl.span)
+        forms: dict[str, Callable[..., StepPenalty]] = {
+            "predictions": KL,
+            "gaussian": GaussianKL,
+            "flow_grpo": FlowGRPOKL,
+        }
+        found["kl"] = forms[config.kl.form](config.kl.coefficient, config.kl.span)
     if config.distillation:
         found["distillation"] = Distillation(config.distillation.coefficient, config.distillation.span)
     return found

@@ -88,6 +88,13 @@ class Update:
         total = torch.stack(losses).sum()
         return Tally(total, torch.cat(rewards) if rewards else total.new_empty(0, dtype=torch.float32), logs)
 
+    def alongside(self, place: slice) -> slice:
+        """The images of a micro-batch and of those that the other processes are at meanwhile: what is left out for all
+        of them is left out alike on every process."""
+        size, accelerator = place.stop - place.start, self.accelerator
+        first = place.start - accelerator.process_index * size
+        return slice(first, first + accelerator.num_processes * size)
+
     def everywhere(self, values: Sequence[torch.Tensor]) -> torch.Tensor:
         """One value per image of the whole update, in the order of `prompts`.
 
