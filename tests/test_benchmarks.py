@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import math
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +15,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from benchmarks import clocks
+from benchmarks import clocks, overhead
 from safetensors.torch import save_file
 from torch.profiler import ProfilerActivity, profile
 
@@ -21,7 +23,7 @@ from sfumato.metrics import mean_pairwise_distance, prdc, vendi_score
 from sfumato.schedules import schedule
 
 FOLDER = Path(__file__).parent.parent / "benchmarks" / "guidance"
-METRICS = FOLDER.parent / "metrics"
+METRICS, TRAINERS = FOLDER.parent / "metrics", FOLDER.parent / "trainers"
 PROMPTS = ("a", "b", "c")
 
 
@@ -30,6 +32,13 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The modules of benchmarks/guidance, which run as a folder."""
     monkeypatch.syspath_prepend(str(FOLDER))
     return SimpleNamespace(**{name: importlib.import_module(name) for name in ("forms", "cost", "quality")})
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The modules of benchmarks/trainers, which run as a folder."""
+    monkeypatch.syspath_prepend(str(TRAINERS))
+    return SimpleNamespace(**{name: importlib.import_module(name) for name in ("bed", "worker", "speed", "race")})
 
 
 def test_the_kernels_of_the_clocks_are_the_continuous_law() -> None:
@@ -108,3 +117,63 @@ def test_the_costs_of_the_measures_are_those_of_the_measures() -> None:
     table.check_equal(results["prdc"], {**results["prdc"]})
     with pytest.raises(AssertionError, match="is not"):
         table.check_equal(results["prdc"], {**results["prdc"], "recall": 2.0})
+
+
+def test_the_overhead_is_what_is_above_the_sum_of_parts() -> None:
+    seconds = {"ddpo": 2.2, "forward": 0.5, "backward": 1.0}
+    assert list(overhead.table("ddpo", seconds, {"forward": 2, "backward": 1}))[-1].startswith("overhead +10.0%")
+    verdicts = [list(overhead.table("ddpo", {**seconds, "ddpo": x}, {"forward": 2, "backward": 1})) for x in (2.0, 2.2)]
+    assert [lines[-1].rsplit(": ")[1] for lines in verdicts] == ["is reached", "IS MISSED"]
+
+
+def test_trainers_are_compared_within_rounds(trainers: Any) -> None:
+    def row(seconds: float, memory: int) -> dict[str, Any]:
+        return {"seconds": [seconds / 2, seconds * 3 / 2], "cpu": [seconds], "bytes": memory, "calls": 21}
+
+    busy = (1.0, 5.0, 2.0)  # what else the machine does weighs on both sides of a round
+    names = {bar.theirs for bar in trainers.speed.BARS} | {bar.ours for bar in trainers.speed.BARS}
+    found = {name: [row(load, 100) for load in busy] for name in names}
+    found["AlignProp, K = 1"] = [row(1.2 * load, 130) for load in busy]
+    lines = {tuple(line.split(" | ")[:2]): line for line in trainers.speed.bars(found)}
+    seconds = lines["| AlignProp, K = 1 / draft", "seconds"]
+    assert seconds.split(" | ")[2:] == ["1.20", "1.20 to 1.20", "1.20", "1.15", "is reached |"]
+    assert "1.20" in lines["| AlignProp, K = 1 / draft, prefix in bfloat16", "seconds"]
+    assert "IS MISSED" in lines["| AlignProp, K = 1 / draft, prefix in bfloat16", "seconds"]
+    assert lines["| AlignProp, K = 1 / draft", "bytes"].endswith("is reached |")
+    assert "IS MISSED" in lines["| DDPO / ddpo", "bytes"]
+    assert any(line.startswith("| draft | 2.00 | 2.00 | 2.00 | 21.0 ") for line in trainers.speed.table(found, 4))
+
+
+def test_the_memory_of_an_update_is_what_it_adds(trainers: Any) -> None:
+    kept = torch.zeros(1000, 1000)
+
+    def update() -> None:
+        first = torch.zeros(1000, 250)
+        del first
+        second = torch.zeros(1000, 500)
+        kept.add_(float(second[0, 0]))
+
+    assert trainers.worker.peak_memory(trainers.bed.Side(None, update)) == pytest.approx(2_000_000, rel=1e-3)
+
+
+@pytest.mark.parametrize(("cap", "reached"), [(1.0, True), (0.0, False)])
+def test_a_race_ends_at_the_target_or_the_cap(
+    trainers: Any, monkeypatch: pytest.MonkeyPatch, cap: float, reached: bool
+) -> None:
+    level = [0.0]
+
+    def pipe(prompt: list[str], **call: Any) -> Any:
+        time.sleep(0.01)  # an evaluation takes time, which does not count
+        return SimpleNamespace(images=torch.full((len(prompt), 3, 2, 2), level[0]))
+
+    def update() -> None:
+        level[0] += 0.1
+
+    fake = SimpleNamespace(start=lambda settings: trainers.bed.Side(pipe, update))
+    monkeypatch.setitem(sys.modules, "fake_side", fake)
+    monkeypatch.setitem(trainers.bed.REWARDS, "brightness", lambda: lambda images, prompts: images.mean(dim=(1, 2, 3)))
+    found = trainers.race.train("fake_side", trainers.bed.Settings("", "", "brightness"), 0.95, cap)
+    assert found["updates"] == (10 if reached else 0)
+    assert (found["minutes"] is not None) == reached
+    assert found["highest"] == pytest.approx(1.0 if reached else 0.0)
+    assert found["curve"][-1][0] * 60 < 0.01
