@@ -6,7 +6,8 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from diffusers import DiffusionPipeline
 
 from sfumato.pipelines.adapters import AdapterSwitch, add_lora, denoiser, load_lora, trainable
 from sfumato.pipelines.halves import conditional_gradient
-from sfumato.pipelines.prefix import computed_in, merged
+from sfumato.pipelines.prefix import cheaper, computed_in, merged
 from sfumato.pipelines.rollout import rollout
 
 
@@ -49,13 +50,13 @@ def costs(folder: Path, rounds: int) -> Iterator[str]:
     def with_gradient(images: int) -> Callable[[], object]:
         return lambda: torch.autograd.grad(forward(images).sum(), trainable(unet))
 
-    lower = lambda: computed_in(pipe, torch.bfloat16)  # noqa: E731
+    merge, lower = partial(merged, switch), partial(computed_in, pipe, torch.bfloat16)
     units = {
         "F: forward of 4 images, guidance doubles them": without_gradient(8),
-        "LoRA merged, merging included": without_gradient(8, lambda: merged(switch)),
+        "LoRA merged, merging included": without_gradient(8, merge),
         "LoRA skipped": without_gradient(8, switch.off),
         "bfloat16": without_gradient(8, lower),
-        "bfloat16, LoRA merged": without_gradient(8, lambda: merged(switch), lower),
+        "bfloat16, LoRA merged": without_gradient(8, merge, lower),
         "one half of guidance": without_gradient(4),
         "forward and backward": with_gradient(8),
         "forward and backward of one half": with_gradient(4),
@@ -89,13 +90,13 @@ def gradients(batches: int) -> Iterator[str]:
     for name, parameter in denoiser(pipe).named_parameters():
         parameter.requires_grad_("lora_" in name)
     switch, reward = AdapterSwitch(denoiser(pipe), "tuned"), preference()
-    whole = {"halves": lambda: conditional_gradient(pipe, len(PROMPTS))}
+    whole = {"halves": partial(conditional_gradient, pipe, len(PROMPTS))}
     prefixes = {
         "exact": nullcontext,
         "exact, other images": nullcontext,
-        "LoRA merged": lambda: merged(switch),
-        "bfloat16": lambda: computed_in(pipe, torch.bfloat16),
-        "bfloat16, LoRA merged": lambda: both(merged(switch), computed_in(pipe, torch.bfloat16)),
+        "LoRA merged": partial(merged, switch),
+        "bfloat16": partial(computed_in, pipe, torch.bfloat16),
+        "bfloat16, LoRA merged": partial(cheaper, pipe, switch, True, torch.bfloat16),
         "LoRA skipped": switch.off,
         "halves": nullcontext,
     }
@@ -113,12 +114,6 @@ def gradients(batches: int) -> Iterator[str]:
     yield f"{'gradient of DRaFT-1 on emoji-64':50}{'cosine':>9}{'worst':>9}{'length':>9}"
     for name, found in cosines.items():
         yield f"{name:50}{statistics.mean(found):9.5f}{min(found):9.5f}{statistics.mean(lengths[name]):9.4f}"
-
-
-@contextmanager
-def both(first: AbstractContextManager[None], second: AbstractContextManager[None]) -> Iterator[None]:
-    with first, second:
-        yield
 
 
 def gradient(
