@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from sfumato.config import EvaluationConfig, Recipe, TrainingConfig, load_recipe
+from sfumato.config import EvaluationConfig, Recipe, load_recipe
 from sfumato.frontier.evaluate import measure
-from sfumato.frontier.points import OperatingPoint, check_trained, lora_path, operating_points
+from sfumato.frontier.points import OperatingPoint, check_trained, operating_points, weights_folder
 from sfumato.frontier.provenance import threads_before
 from sfumato.frontier.sweep import Instruments, Labels, Sweep
 from sfumato.metrics import Extractor, JudgeFeatures, build_extractor
@@ -23,6 +24,7 @@ from sfumato.training.checkpoints import finished
 from sfumato.training.checks import check_training
 from sfumato.training.objective import build_objective
 from sfumato.training.trainer import unessential
+from sfumato.training.watch import ended
 
 
 class Experiment:
@@ -72,7 +74,7 @@ class Experiment:
         todo = {name: config for name, config in self.recipe.trainings.items() if not self._trained(name)}
         for name, config in todo.items():
             pipe = load_pipeline(self.recipe.pipeline, self.device)
-            for each in todo.values():
+            for each in todo:
                 self._check(pipe, each)
             trainer = Trainer(
                 pipe,
@@ -110,6 +112,15 @@ class Experiment:
         sweep.score_missing()
         return measure(self.run, self.recipe, points, self.extractors) if self.is_main_process else None
 
+    def early_results(self) -> Iterator[str]:
+        """A sentence for every training that went too far, so that its result is an earlier checkpoint."""
+        for name in self.recipe.trainings:
+            if (good := self.run.early_result(name)) is not None:
+                last = self.run.training_metrics(name)[-1]
+                how = "was stopped" if last["watch"]["action"] == "stop" else "had gone too far"
+                found = f"training {name} {how} at update {last['update']}: {last['watch']['why']}. The result is "
+                yield found + (f"that of update {good}, the last good one." if good else "the base model.")
+
     def report(self) -> Path:
         """Write the run's report."""
         from sfumato.report import write_report
@@ -118,23 +129,23 @@ class Experiment:
 
     def _trained(self, name: str) -> bool:
         records = self.run.training_metrics(name)
-        at_end = bool(records) and records[-1]["update"] == self.recipe.trainings[name].steps
-        return at_end and finished(self.run.training(name))
+        return ended(records, self.recipe.trainings[name]) and finished(self.run.training(name))
 
     def _check_finished(self, points: list[OperatingPoint]) -> None:
         """Raise FileNotFoundError if a point is to sample with a result that more updates will replace."""
-        used = {lora_path(point, self.run) for point in points}
+        used = {weights_folder(point, self.run) for point in points}
         for name, config in self.recipe.trainings.items():
             records = self.run.training_metrics(name) if self.run.training(name) in used else []
-            if records and records[-1]["update"] < config.steps:
+            if records and not ended(records, config):
                 raise FileNotFoundError(
                     f"training {name!r} is at update {records[-1]['update']} of {config.steps}: run "
                     f"`sfumato train {self.run.path}` first"
                 )
 
-    def _check(self, pipe: Any, config: TrainingConfig) -> None:
+    def _check(self, pipe: Any, name: str) -> None:
+        config, monitor = self.recipe.trainings[name], self._monitor(name)
         objective = build_objective(config.objective)
-        check_training(pipe, objective, self.reward, self.recipe.prompts, config, self.recipe.sampling)
+        check_training(pipe, objective, self.reward, self.recipe.prompts, config, self.recipe.sampling, monitor)
 
     def _harmless_changes(self) -> list[str]:
         """Keys that may change in a run that has begun: what is done stays right, at most something is added."""
@@ -193,7 +204,7 @@ class Experiment:
             prompts=evaluation.prompts[: training.monitor_prompts],
             images=training.monitor_images,
             call=self.recipe.sampling.call(),
-            rewards=self._scored(),
+            rewards={**self._scored(), **self.further},
             features=self.extractor,
             folder=self.run.training(name),
         )
@@ -205,8 +216,12 @@ def _progress(trainer: Trainer, name: str) -> Iterator[dict[str, Any]]:
     hidden = not trainer.accelerator.is_main_process
     with tqdm(total=total, initial=done, desc=f"training {name}", unit="update", disable=hidden) as bar:
         shown: dict[str, str] = {}
+        warned = False
         for record in trainer:
             shown |= _shown(record)
+            if "watch" in record and record["watch"]["action"] != "stop" and not warned:
+                bar.write(f"warning: {name} at update {record['update']}: {record['watch']['why']}", file=sys.stderr)
+                warned = True
             bar.set_postfix(shown, refresh=False)
             bar.update(record["update"] - bar.n)
             yield record
@@ -215,4 +230,5 @@ def _progress(trainer: Trainer, name: str) -> Iterator[dict[str, Any]]:
 def _shown(record: dict[str, Any]) -> dict[str, str]:
     """What the progress bar shows of a record; diversity is measured only now and then."""
     names = {"reward": "reward", "kl": "kl", "eval/gold": "gold", "eval/vendi": "vendi"}
-    return {label: f"{record[key]:.3g}" for key, label in names.items() if key in record}
+    shown = {label: f"{record[key]:.3g}" for key, label in names.items() if key in record}
+    return shown | ({"kept": f"{record['eval/kept']:.0%}"} if "eval/kept" in record else {})

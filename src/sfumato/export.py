@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 from sfumato._version import __version__
 from sfumato.bundle import FORMAT, Saved, explained, write
 from sfumato.config import GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
-from sfumato.frontier.points import OperatingPoint, check_trained, lora_path, operating_points
-from sfumato.pipelines.adapters import WEIGHTS_NAME
-from sfumato.runs import Run, atomic_path
+from sfumato.frontier.points import OperatingPoint, check_trained, operating_points, weights_folder
+from sfumato.runs import Run
+from sfumato.trained import copy_weights, weights_in
 from sfumato.values import parse_yaml
 
 
@@ -37,10 +36,12 @@ def save_run(run: Run | str | Path, point: str | Mapping[str, Any], folder: str 
     run = run if isinstance(run, Run) else Run.load(run)
     recipe = Recipe.model_validate(run.recipe)
     chosen = _point(recipe, point)
-    source = lora_path(chosen, run)
+    source = weights_folder(chosen, run)
     if source is None:
         raise ValueError("the point 'base' is the base model: there is nothing to save")
     check_trained([chosen], run)
+    weights = weights_in(source)
+    assert weights is not None
     match chosen.config:
         case LoraScalePoint(scale=scale):
             guidance: dict[str, Any] = {"schedule": "constant", "w": scale, "blend": "weights"}
@@ -49,14 +50,13 @@ def save_run(run: Run | str | Path, point: str | Mapping[str, Any], folder: str 
             guidance = config.build().to_dict() | {"blend": config.blend} | ({"savings": savings} if savings else {})
         case _:
             guidance = {"schedule": "tuned"}
-    with atomic_path(Path(folder) / WEIGHTS_NAME) as temporary:
-        shutil.copyfile(source / WEIGHTS_NAME, temporary)
+    copy_weights(weights, Path(folder))
     saved = Saved(
         format=FORMAT,
         version=__version__,
         pipeline=recipe.pipeline,
-        adapters={"tuned": WEIGHTS_NAME},
-        guidance={**guidance, "adapter": "tuned"},
+        **({"denoiser": weights.name} if weights.is_dir() else {"adapters": {"tuned": weights.name}}),
+        guidance=guidance if weights.is_dir() else {**guidance, "adapter": "tuned"},
     )
     return write(Path(folder), saved, _facts(run, recipe, chosen))
 

@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from sfumato.config import parse_recipe
-from sfumato.frontier.points import applied, check_trained, lora_path, operating_points
+from sfumato.frontier.points import applied, check_trained, operating_points, weights_folder
 from sfumato.pipelines.adapters import lora_scale, save_lora
 from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.pipelines.rollout import rollout
+from sfumato.pipelines.trained import save_denoiser
 from sfumato.runs import Run
 from tests import tiny
 
@@ -43,13 +44,14 @@ KINDS = [
 ]
 
 
-def recipe(points):
+def recipe(points, **training):
     return parse_recipe(
         {
             "name": "mine",
             "reward": "gold",
             "prompts": ["a"],
             "sampling": {"num_inference_steps": 3},
+            "training": training,
             "variants": {"kl": {"regularizers.kl.coefficient": 0.5}, "slow": {"lr": 1e-5}},
             "evaluation": {"prompts": ["a", "b", "c"], "points": points},
         }
@@ -117,10 +119,49 @@ def test_a_pipeline_samples_at_each_point_and_is_the_base_again(run):
             found[point.name] = draw(pipe, **changes)
         assert torch.equal(draw(pipe), base), point.name
         config = point.config.model_dump(exclude_none=True)
-        assert torch.equal(found[point.name], wanted_images(point.name, config, run, lora_path(point, run)))
+        assert torch.equal(found[point.name], wanted_images(point.name, config, run, weights_folder(point, run)))
     different = {name: images for name, images in found.items() if name != "aig-constant-0.5"}
     images = list(different.values())
     assert not any(torch.equal(a, b) for i, a in enumerate(images) for b in images[:i])
+
+
+def test_points_of_a_training_of_the_whole_denoiser(tmp_path):
+    """Guidance between two models, and WiSE-FT (arXiv 2109.01903) in the place of a smaller LoRA."""
+    run, tuned = Run(tmp_path), tiny.pipeline("sd")
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in tuned.unet.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=generator)
+    save_denoiser(tuned, run.training())
+    save_denoiser(tiny.pipeline("sd"), run.training() / "checkpoint-000020")
+    kinds = {name: config for config, name, *_ in KINDS}
+    names = ["base", "tuned", "tuned-20", "tuned-cfg-1.5", "lora-0.25", "aig-power-2", "aw-linear-cap-0.5"]
+    points = operating_points(recipe([kinds[name] for name in names], lora=None))
+    assert [(points[4].name, points[4].label, points[4].method)] == [("wise-ft-0.25", "WiSE-FT 0.25", "WiSE-FT")]
+    check_trained(points, run)
+    between = tiny.pipeline("sd")
+    with torch.no_grad():
+        for own, other in zip(between.unet.parameters(), tuned.unet.parameters(), strict=True):
+            own.lerp_(other, 0.25)
+    wanted = {
+        "tuned": draw(tuned),
+        "tuned-20": draw(tiny.shared("sd")),
+        "tuned-cfg-1.5": draw(tuned, guidance_scale=1.5),
+    }
+    wanted |= {"base": draw(tiny.shared("sd")), "wise-ft-0.25": draw(between)}
+    for name, schedule, options in [
+        ("aig-power-2", "power", {"p": 2}),
+        ("aw-linear-cap-0.5", "linear", {"cap": 0.5, "blend": "weights"}),
+    ]:
+        with annealed_guidance(tuned, schedule, base=tiny.pipeline("sd"), **options):
+            wanted[name] = draw(tuned)
+    pipe = tiny.pipeline("sd")
+    base = pipe.unet
+    for point in points:
+        with applied(pipe, point, run) as changes:
+            assert torch.equal(draw(pipe, **changes), wanted[point.name]), point.name
+        assert pipe.unet is base
+    assert len({images.sum().item() for images in wanted.values()}) == len(wanted) - 1
 
 
 def test_a_point_without_its_training_is_named_with_the_command(run):

@@ -1,5 +1,6 @@
 """Two processes train as one: the same micro-batches, shared out."""
 
+import os
 import socket
 
 import pytest
@@ -7,9 +8,11 @@ import torch
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import read_jsonl
-from sfumato.training import AlignProp, DraftLV, ReFL
+from sfumato.trained import weights_in
+from sfumato.training import DDPO, SFT, AlignProp, DiffusionDPO, DraftLV, FlowGRPO, ReFL
 from tests import forked
-from tests.training.common import make_trainer
+from tests.training.common import NOISY, make_trainer
+from tests.training.test_watching import Scripted
 
 OPTIONS = {
     "regularizers": {"kl": {"coefficient": 0.1}},
@@ -33,6 +36,22 @@ CASES = {
         "batch_size": 8,
         "micro_batch_size": 2,
     },
+    "ddpo": {
+        "objective": DDPO(steps=1, minibatches=2),
+        "sampling": NOISY["sd"],
+        "regularizers": {"kl": {"coefficient": 0.1, "form": "gaussian"}},
+        "shaping": {"normalize": True},
+        "images_per_prompt": 2,
+    },
+    "flow_grpo": {
+        "family": "sd3",
+        "objective": FlowGRPO(window=2, window_range=(0, 3)),
+        "sampling": NOISY["sd3"],
+        "images_per_prompt": 2,
+    },
+    "diffusion_dpo": {"objective": DiffusionDPO(50.0, noise_levels=4), "regularizers": {}},
+    "sft": {"objective": SFT(), "regularizers": {}, "micro_batch_size": 2},
+    "whole_denoiser": {"lora": None},
 }
 """Changes of the options: an objective and what goes with it."""
 
@@ -52,14 +71,19 @@ def free_port():
         return listener.getsockname()[1]
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_processes_give_the_weights_of_one(case, tmp_path):
+def weights_of(folder):
     from safetensors.torch import load_file
 
+    found = weights_in(folder)
+    return load_file(found / "diffusion_pytorch_model.safetensors" if found.is_dir() else found)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_give_the_weights_of_one(case, tmp_path):
     alone, together, log = tmp_path / "alone", tmp_path / "together", tmp_path / "log"
     train(alone, case)
     forked.finish(*(forked.start(train, together, case, log=log, **rank) for rank in ranks(free_port())), log=log)
-    found, wanted = load_file(together / WEIGHTS_NAME), load_file(alone / WEIGHTS_NAME)
+    found, wanted = weights_of(together), weights_of(alone)
     assert found.keys() == wanted.keys()
     for name, weight in wanted.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-6)
@@ -69,3 +93,23 @@ def test_two_processes_give_the_weights_of_one(case, tmp_path):
         assert [record[name] for record in records] == pytest.approx(
             [record[name] for record in single], rel=1e-3, abs=1e-6
         )
+
+
+def train_watched(folder):
+    """Diversity is held by a floor, until gold falls at update 4."""
+    changes = {"monitor_every": 2, "watch": {"diversity": None}, "floor": {"keep": 0.6}, "steps": 6}
+    monitor = Scripted({0: 1.0, 2: 0.8, 4: 0.4}, gold={0: 0.5, 2: 0.6, 4: 0.4})
+    if os.environ.get("RANK", "0") != "0":
+        monitor.kept = {}  # it cannot look
+    make_trainer(folder, monitor=monitor, **{**OPTIONS, **changes}).run()
+
+
+def test_all_processes_do_what_the_first_one_saw(tmp_path):
+    alone, together, log = tmp_path / "alone", tmp_path / "together", tmp_path / "log"
+    train_watched(alone)
+    forked.finish(*(forked.start(train_watched, together, log=log, **rank) for rank in ranks(free_port())), log=log)
+    records, single = read_jsonl(together / "metrics.jsonl"), read_jsonl(alone / "metrics.jsonl")
+    assert [record["update"] for record in records] == [0, 1, 2, 3, 4]
+    assert records[-1]["watch"] == single[-1]["watch"] and records[-1]["watch"]["good"] == 2
+    assert records[4]["strength"] == single[4]["strength"] < 1
+    assert (together / WEIGHTS_NAME).read_bytes() == (together / "checkpoint-000002" / WEIGHTS_NAME).read_bytes()

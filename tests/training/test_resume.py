@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run, read_jsonl
-from sfumato.training import DDPO, AlignProp, CheckpointError, Draft, DraftLV, FlowGRPO, ReFL
+from sfumato.trained import weights_hash, weights_in
+from sfumato.training import DDPO, SFT, AlignProp, CheckpointError, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL
 from sfumato.training.checkpoints import STATE
 from tests import forked
 from tests.tiny_run import RECIPE, write_recipe
@@ -31,7 +32,7 @@ def without_seconds(records):
 
 
 def assert_same_training(folder, wanted):
-    assert (folder / WEIGHTS_NAME).read_bytes() == (wanted / WEIGHTS_NAME).read_bytes()
+    assert weights_hash(weights_in(folder)) == weights_hash(weights_in(wanted))
     found, expected = (without_seconds(read_jsonl(each / "metrics.jsonl")) for each in (folder, wanted))
     assert found == expected
 
@@ -67,6 +68,9 @@ EVERY_OBJECTIVE = {
     "ddpo": {"objective": DDPO(steps=1, inner_epochs=2, minibatches=2), "sampling": NOISY["sd"], **GROUPS},
     "flow_grpo": {"objective": FlowGRPO(window=1, window_range=(0, 3)), "family": "sd3", "sampling": NOISY["sd3"]}
     | GROUPS,
+    "diffusion_dpo": {"objective": DiffusionDPO(50.0), "regularizers": {}},
+    "sft": {"objective": SFT(), "regularizers": {}},
+    "whole_denoiser": {"lora": None, "lr": 1e-3},
 }
 
 
@@ -74,7 +78,7 @@ EVERY_OBJECTIVE = {
 def test_every_objective_continues_bit_for_bit(own, tmp_path):
     regularizers = {"kl": {"coefficient": 0.1, "span": [0, 1]}, "distillation": {"coefficient": 0.1}}
     shaping = {"normalize": True, "clip": [None, 2.0]}
-    changes = {**OPTIONS, **own, "regularizers": regularizers, "shaping": shaping, "steps": 4}
+    changes = {**OPTIONS, "regularizers": regularizers, "shaping": shaping, "steps": 4, **own}
     make_trainer(tmp_path / "plain", **changes).run()
     interrupted(tmp_path / "killed", 3, **changes)
     make_trainer(tmp_path / "killed", **changes).run()
@@ -162,7 +166,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     path = tmp_path / "checkpoint-000002" / STATE
     state = load_file(path)
     save_file({**state, "parameter.0": torch.zeros(1)}, path)
-    with pytest.raises(CheckpointError, match="cannot be continued, its weights are not those of this model's LoRA"):
+    with pytest.raises(CheckpointError, match="cannot be continued, its weights are not those that are trained here"):
         make_trainer(tmp_path, **OPTIONS)
 
 

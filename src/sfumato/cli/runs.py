@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,16 +34,17 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe."
 
 @app.command()
 def train(source: Source, overrides: Overrides = None) -> None:
-    """Tune a LoRA on a reward; continues if it was interrupted.
+    """Tune a LoRA, or the whole denoiser, on a reward; continues if it was interrupted.
 
     Example: sfumato train emoji64-draft training.steps=40 run=runs/mine
     """
+    from sfumato.trained import weights_in
+
     experiment = experiment_of(source, overrides)
-    for _ in experiment.train():
-        pass
+    train_all(experiment)
     if experiment.is_main_process:
         for name in experiment.recipe.trainings:
-            print(experiment.run.training(name) / "pytorch_lora_weights.safetensors")
+            print(weights_in(experiment.run.training(name)))
 
 
 @app.command()
@@ -101,12 +103,18 @@ def demo(
         run_all(experiment_of("emoji64-demo", [*(overrides or []), *([f"run={out}"] if out else [])]))
 
 
+def train_all(experiment: Experiment) -> None:
+    for _ in experiment.train():
+        pass
+    for sentence in experiment.early_results() if experiment.is_main_process else ():
+        print(sentence, file=sys.stderr)
+
+
 def run_all(experiment: Experiment) -> None:
     from sfumato.diagnosis import diagnose
     from sfumato.report.table import frontier_table
 
-    for _ in experiment.train():
-        pass
+    train_all(experiment)
     if experiment.recipe.evaluation and (frontier := experiment.evaluate()):
         print(frontier_table(frontier))
         verdict = diagnose(experiment.run)

@@ -27,10 +27,10 @@ class TunedPoint(Strict):
 
 
 class LoraScalePoint(Strict):
-    """The tuned model with a smaller or larger LoRA, the same at all steps."""
+    """Weights between base and tuned model or beyond, the same at all steps; of whole denoisers this is WiSE-FT."""
 
     kind: Literal["lora_scale"] = Field("lora_scale", description="lora_scale")
-    scale: float = Field(description="a in base + a ΔW")
+    scale: float = Field(description="a in base + a (tuned - base)")
 
 
 class BestOfPoint(Strict):

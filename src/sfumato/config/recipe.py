@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sfumato.config.evaluation import EvaluationConfig
-from sfumato.config.points import TunedPoint
+from sfumato.config.points import GuidancePoint, TunedPoint
 from sfumato.config.prompts import Prompts
 from sfumato.config.sections import PipelineConfig, RewardSection, SamplingConfig, TrainingConfig
 from sfumato.config.strict import Strict
@@ -57,6 +57,17 @@ class Recipe(Strict):
                     f"a point names checkpoint {point.checkpoint}, but training {point.training!r} is saved every "
                     f"{known[point.training].checkpoint_every} updates up to {known[point.training].steps}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _points_fit(self) -> Recipe:
+        points = self.evaluation.points if self.evaluation else []
+        forward = [point for point in points if isinstance(point, GuidancePoint) and point.savings.one_forward]
+        if forward and self.training.lora is None:
+            raise ValueError(
+                "a point has savings.one_forward, which is for LoRAs, but training.lora: null trains the whole "
+                "denoiser: leave it out"
+            )
         return self
 
     @property

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sfumato.config import BestOfPoint, GuidancePoint, LoraScalePoint, PointConfig, Recipe, TunedPoint
-from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser, load_lora, lora_scale, unload_lora
 from sfumato.pipelines.guidance import annealed_guidance
+from sfumato.pipelines.trained import tuned
 from sfumato.runs import Run
+from sfumato.trained import weights_in
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,10 @@ def operating_points(recipe: Recipe) -> list[OperatingPoint]:
 
 def _describe(config: PointConfig, recipe: Recipe) -> OperatingPoint:
     match config:
-        case LoraScalePoint():
-            return OperatingPoint(f"lora-{config.scale:g}", f"LoRA {config.scale:g}", "LoRA scale", config)
+        case LoraScalePoint(scale=scale) if recipe.training.lora is None:
+            return OperatingPoint(f"wise-ft-{scale:g}", f"WiSE-FT {scale:g}", "WiSE-FT", config)
+        case LoraScalePoint(scale=scale):
+            return OperatingPoint(f"lora-{scale:g}", f"LoRA {scale:g}", "LoRA scale", config)
         case GuidancePoint():
             return _describe_guidance(config)
         case TunedPoint():
@@ -102,8 +105,8 @@ def _number(value: float | list[tuple[float, float]]) -> str:
     return "_".join(f"{u:g}-{g:g}" for u, g in value) if isinstance(value, list) else f"{value:g}"
 
 
-def lora_path(point: OperatingPoint, run: Run) -> Path | None:
-    """The folder with the LoRA that a point samples with; None for the base model."""
+def weights_folder(point: OperatingPoint, run: Run) -> Path | None:
+    """The folder of the training or checkpoint whose weights a point samples with; None for the base model."""
     if point.config.kind in ("base", "best_of"):
         return None
     training = getattr(point.config, "training", "tuned")
@@ -113,14 +116,14 @@ def lora_path(point: OperatingPoint, run: Run) -> Path | None:
 
 
 def check_trained(points: list[OperatingPoint], run: Run) -> None:
-    """Raise FileNotFoundError unless every LoRA that the points need has been written."""
+    """Raise FileNotFoundError unless all weights that the points need have been written."""
     for point in points:
-        path = lora_path(point, run)
-        if path is not None and not (path / WEIGHTS_NAME).exists():
-            raise FileNotFoundError(
-                f"operating point {point.name!r} needs {path / WEIGHTS_NAME}, which is not there yet: run "
-                f"`sfumato train {run.path}` first"
-            )
+        path = weights_folder(point, run)
+        if path is not None and weights_in(path) is None:
+            what = f"which is not there yet: run `sfumato train {run.path}` first"
+            if run.early_result(path.parent.name) is not None:
+                what = "and the training went too far before that update: take the point out of evaluation.points"
+            raise FileNotFoundError(f"operating point {point.name!r} needs the tuned model in {path}, {what}")
 
 
 @contextmanager
@@ -130,17 +133,14 @@ def applied(pipe: Any, point: OperatingPoint, run: Run) -> Iterator[dict[str, An
     Raises:
         FileNotFoundError: the training or checkpoint is not there yet.
     """
-    path = lora_path(point, run)
+    path = weights_folder(point, run)
     with ExitStack() as stack:
-        if path is not None:
-            name = load_lora(pipe, path, "tuned")
-            stack.callback(unload_lora, pipe, name)
-            denoiser(pipe).requires_grad_(False)
+        models = stack.enter_context(tuned(pipe, path)) if path is not None else {}
         match point.config:
             case LoraScalePoint(scale=scale):
-                stack.enter_context(lora_scale(pipe, scale))
+                stack.enter_context(annealed_guidance(pipe, "constant", w=scale, blend="weights", **models))
             case GuidancePoint() as config:
-                savings = config.savings.model_dump()
-                stack.enter_context(annealed_guidance(pipe, config.build(), blend=config.blend, savings=savings))
+                how = {"blend": config.blend, "savings": config.savings.model_dump(), **models}
+                stack.enter_context(annealed_guidance(pipe, config.build(), **how))
         cfg = getattr(point.config, "guidance_scale", None)
         yield {} if cfg is None else {"guidance_scale": cfg}

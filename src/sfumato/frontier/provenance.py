@@ -14,10 +14,9 @@ import torch
 
 from sfumato.config import Recipe
 from sfumato.frontier.plan import REFERENCE
-from sfumato.frontier.points import OperatingPoint, lora_path
-from sfumato.frontier.table import file_hash
-from sfumato.pipelines.adapters import WEIGHTS_NAME
+from sfumato.frontier.points import OperatingPoint, weights_folder
 from sfumato.runs import Run, read_json, versions, write_json
+from sfumato.trained import weights_hash, weights_in
 
 REASONS = {"lora": "new weights", "definition": "new definition"}
 
@@ -82,10 +81,11 @@ def threads_before(run: Run) -> int | None:
 
 
 def _describe(point: OperatingPoint, run: Run) -> dict[str, Any]:
-    folder = lora_path(point, run)
+    folder = weights_folder(point, run)
+    weights = weights_in(folder) if folder else None
     return {
         "label": point.label,
         "method": point.method,
         "definition": point.config.model_dump(mode="json", exclude_none=True),
-        "lora": None if folder is None else file_hash(folder / WEIGHTS_NAME),
+        "lora": weights_hash(weights) if weights else None,
     }

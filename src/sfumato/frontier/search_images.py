@@ -58,7 +58,7 @@ class Sampler:
         self.prompts = PromptCache()
         self.setup = _digest(
             {
-                "weights": _weights(pipe),
+                "weights": _weights(pipe, whole=base is not None),
                 "pipeline": type(pipe).__name__,
                 "scheduler": {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")},
                 "adapter": adapter,
@@ -103,11 +103,11 @@ class Sampler:
         return found
 
 
-def _weights(pipe: Any) -> str:
-    """A digest of the adapters on the denoiser."""
+def _weights(pipe: Any, whole: bool) -> str:
+    """A digest of the adapters on the denoiser, or of all its weights."""
     digest = hashlib.sha256()
     for name, parameter in denoiser(pipe).named_parameters():
-        if ".lora_" in name:
+        if whole or ".lora_" in name:
             digest.update(name.encode() + parameter.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

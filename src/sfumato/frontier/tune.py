@@ -33,8 +33,8 @@ from sfumato.frontier.search_images import Sampler
 from sfumato.frontier.search_space import BASE, TUNED, curve, guidance, label, point, python_line
 from sfumato.frontier.statistics import bootstrap, paired_difference
 from sfumato.metrics import Extractor
-from sfumato.pipelines.adapters import denoiser, load_lora
 from sfumato.pipelines.load import load_pipeline
+from sfumato.pipelines.trained import tuned
 from sfumato.rewards import Reward, as_reward
 from sfumato.runs import Run, write_json, write_text
 
@@ -167,7 +167,7 @@ def tune_run(
     prompts: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Result:
-    """`tune_schedule` for the tuned LoRA of a run; everything is kept in `RUN/search`.
+    """`tune_schedule` for the tuned model of a run; everything is kept in `RUN/search`.
 
     Held-out prompts, their seeds and the features are those of the recipe's evaluation.
 
@@ -203,12 +203,11 @@ def tune_run(
     later = Bench(config.prompts, list(range(config.seed, config.seed + config.images_per_prompt)))
     _check(searched, later, budget)
     pipe = load_pipeline(recipe.pipeline)
-    adapter = load_lora(pipe, run.training("tuned"), "tuned")
-    denoiser(pipe).requires_grad_(False)
     rewards = {"reward": reward} | ({"gold": gold} if gold else {})
-    call = recipe.sampling.call()
-    sampler = Sampler(pipe, rewards, features, call, config.batch_size, adapter, folder=run.path / "search")
-    return _tune(sampler, searched, later, goal, budget, seed)
+    with tuned(pipe, run.training()) as models:
+        call, folder = recipe.sampling.call(), run.path / "search"
+        sampler = Sampler(pipe, rewards, features, call, config.batch_size, **models, folder=folder)
+        return _tune(sampler, searched, later, goal, budget, seed)
 
 
 def _tune(sampler: Sampler, bench: Bench, held_out: Bench | None, goal: Goal, budget: int, seed: int) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -11,6 +10,7 @@ from typing import Any
 from sfumato.frontier.compare import summarise
 from sfumato.frontier.plane import LESS_IS_BETTER, read_values
 from sfumato.runs import Run, reward_parts
+from sfumato.trained import weights_hash, weights_in
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class TunedRun:
         seed: `training.seed` of the recipe.
         frontier: what frontier.json holds, on the axes that were asked for.
         recipe: the resolved recipe.
-        weights: sha256 of the tuned LoRA's file; empty if it is not there.
+        weights: sha256 of the tuned weights; empty if they are not there.
     """
 
     name: str
@@ -97,7 +97,7 @@ def _read(run: Run, name: str, reward: str | None, diversity: str | None) -> Tun
         frontier = on_axes(run.frontier(), reward, diversity)
     except ValueError as error:
         raise ValueError(f"{run.path}: {error}") from None
-    lora = run.training() / "pytorch_lora_weights.safetensors"
+    weights = weights_in(run.training())
     return TunedRun(
         name=name,
         path=str(run.path),
@@ -106,7 +106,7 @@ def _read(run: Run, name: str, reward: str | None, diversity: str | None) -> Tun
         seed=int((recipe.get("training") or {}).get("seed", 0)),
         frontier=frontier,
         recipe=recipe,
-        weights=hashlib.sha256(lora.read_bytes()).hexdigest() if lora.exists() else "",
+        weights=weights_hash(weights) if weights else "",
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,8 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from sfumato.pipelines.adapters import WEIGHTS_NAME
-from sfumato.runs import atomic_path, flush, read_json, read_jsonl, write_json, write_jsonl
+from sfumato.runs import atomic_path, read_json, read_jsonl, write_json, write_jsonl
+from sfumato.trained import atomic_folder, copy_weights, weights_in
 
 STATE, INFO = "trainer.safetensors", "trainer.json"
 KEPT_STATES = 2
@@ -46,7 +44,7 @@ class TrainingState:
     def tensors(self) -> dict[str, torch.Tensor]:
         found = {f"parameter.{i}": p.detach() for i, p in enumerate(self.parameters)}
         for i, parameter in enumerate(self.parameters):
-            found |= {f"optimizer.{i}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+            found |= {f"optimizer.{i}.{key}": _tensor(value) for key, value in self.optimizer.state[parameter].items()}
         found |= {f"average.{i}": tensor for i, tensor in enumerate(self.average or [])}
         return found | {f"extra.{name}": tensor for name, tensor in self.extra.items()}
 
@@ -59,18 +57,28 @@ class TrainingState:
         """
         own = {key: t.shape for key, t in self.tensors().items() if not key.startswith("optimizer.")}
         if own != {key: t.shape for key, t in tensors.items() if not key.startswith("optimizer.")}:
-            raise ValueError("its weights are not those of this model's LoRA")
+            raise ValueError("its weights are not those that are trained here")
         for i, parameter in enumerate(self.parameters):
             parameter.copy_(tensors[f"parameter.{i}"])
             prefix = f"optimizer.{i}."
             saved = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
-            self.optimizer.state[parameter] = {
-                k: t if k == "step" else t.to(parameter.device) for k, t in saved.items()
-            }
+            self.optimizer.state[parameter] = {k: _value(k, t, parameter.device) for k, t in saved.items()}
         for i, tensor in enumerate(self.average or []):
             tensor.copy_(tensors[f"average.{i}"])
         self.extra = {name: tensors[f"extra.{name}"] for name in self.extra}
         self.update = update
+
+
+def _tensor(value: Any) -> torch.Tensor:
+    """What an optimiser remembers, as safetensors can hold it: no plain numbers, nothing twice."""
+    return value.to("cpu", copy=True) if isinstance(value, torch.Tensor) else torch.tensor(value)
+
+
+def _value(key: str, tensor: torch.Tensor, device: torch.device) -> Any:
+    """The same as the optimiser had it. That of torch counts its steps on the CPU, in a float; others in an int."""
+    if key == "step":
+        return tensor if tensor.is_floating_point() else int(tensor)
+    return tensor.to(device)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -97,19 +105,11 @@ def save_checkpoint(
         CheckpointError: the disk is full or cannot be written; earlier checkpoints are untouched.
     """
     path = checkpoint_path(folder, update)
-    temporary = path.with_name(f".{path.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with explained_failure(path):
-            temporary.mkdir(parents=True)
-            save_weights(temporary)
-            with atomic_path(temporary / STATE) as file:
-                save_file({key: t.contiguous() for key, t in tensors.items()}, file)
-            write_json(temporary / INFO, {"update": update, "fingerprint": fingerprint})
-            os.replace(temporary, path)
-            flush(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with explained_failure(path), atomic_folder(path) as temporary:
+        save_weights(temporary)
+        with atomic_path(temporary / STATE) as file:
+            save_file({key: t.contiguous() for key, t in tensors.items()}, file)
+        write_json(temporary / INFO, {"update": update, "fingerprint": fingerprint})
     for old in checkpoints(folder)[:-KEPT_STATES]:
         (old / STATE).unlink(missing_ok=True)
     return path
@@ -127,15 +127,15 @@ def explained_failure(path: Path) -> Iterator[None]:
         ) from error
 
 
-def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> None:
-    """Load the newest checkpoint into `state`; nothing happens when there is none.
+def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> bool:
+    """Load the newest checkpoint into `state`; whether there was one.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to a training with other settings.
     """
     found = checkpoints(folder)
     if not found:
-        return
+        return False
     path = found[-1]
     try:
         info = read_json(path / INFO)
@@ -144,6 +144,12 @@ def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> N
         raise CheckpointError(f"{path} is damaged ({error}): delete it to continue from the one before") from error
     before = info["fingerprint"]
     changed = sorted(key for key in fingerprint | before if fingerprint.get(key) != before.get(key))
+    if changed == ["processes"]:
+        raise CheckpointError(
+            f"{folder} was trained by {before.get('processes', 1)} processes, and {fingerprint['processes']} would "
+            "round sums differently: start as many as before to continue it, or choose another run folder. The weights "
+            f"in {path.name} can be used as they are"
+        )
     if changed:
         raise CheckpointError(
             f"{folder} holds a training with other settings ({', '.join(changed)}): choose another run folder, or "
@@ -153,14 +159,33 @@ def resume(folder: Path, state: TrainingState, fingerprint: dict[str, Any]) -> N
         state.load(info["update"], tensors)
     except ValueError as error:
         raise CheckpointError(f"{path} cannot be continued, {error}: choose another run folder") from None
+    return True
+
+
+def take_over(folder: Path, update: int) -> None:
+    """Make the tuned weights of the last checkpoint up to an update those of `folder`.
+
+    Raises:
+        CheckpointError: there is no checkpoint that early, or the disk is full or cannot be written.
+    """
+    found = [path for path in checkpoints(folder) if path <= checkpoint_path(folder, update)]
+    if not found:
+        raise CheckpointError(
+            f"{folder} has no checkpoint up to update {update}, the last good one: set training.watch.action=warn to "
+            "go on without, or choose another run folder"
+        )
+    weights = weights_in(found[-1])
+    assert weights is not None
+    with explained_failure(folder / weights.name):
+        copy_weights(weights, folder)
 
 
 def cut_log(path: Path, update: int) -> None:
     """Forget the records of updates after a checkpoint: they will be made again."""
     if path.exists():
-        write_jsonl(path, [record for record in read_jsonl(path) if update and record["update"] <= update])
+        write_jsonl(path, [record for record in read_jsonl(path) if record["update"] <= update])
 
 
 def finished(folder: Path) -> bool:
     """Whether the training in `folder` has written its final weights."""
-    return (folder / WEIGHTS_NAME).exists()
+    return weights_in(folder) is not None
