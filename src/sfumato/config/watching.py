@@ -25,7 +25,7 @@ class WatchConfig(Strict):
         description="held-out rewards that may not fall while the trained one rises: `gold`, and names of "
         "`evaluation.rewards`; null means all",
     )
-    noise: float = Field(3.0, ge=0, description="standard errors by which they must lie below their best")
+    noise: float = Field(4.0, ge=0, description="standard errors by which they must lie below their best")
 
 
 class FloorConfig(Strict):
