@@ -73,7 +73,7 @@ class Experiment:
         """
         todo = {name: config for name, config in self.recipe.trainings.items() if not self._trained(name)}
         for name, config in todo.items():
-            pipe = load_pipeline(self.recipe.pipeline, self.device)
+            pipe = load_pipeline(self.recipe.pipeline, self.device, shared_out=config.memory.shard)
             for each in todo:
                 self._check(pipe, each)
             trainer = Trainer(

@@ -13,7 +13,7 @@ from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import Run, read_jsonl
 from sfumato.trained import weights_hash, weights_in
 from sfumato.training import DDPO, SFT, AlignProp, CheckpointError, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL
-from sfumato.training.checkpoints import STATE
+from sfumato.training.checkpoints import INFO, STATE
 from tests import forked
 from tests.tiny_run import RECIPE, write_recipe
 from tests.training.common import NOISY, make_trainer
@@ -159,6 +159,15 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_continues(uninterrupte
     damaged.rmdir()
     make_trainer(tmp_path, **OPTIONS).run()
     assert_same_training(tmp_path, uninterrupted)
+
+
+def test_another_number_of_processes_is_refused(tmp_path):
+    interrupted(tmp_path, 2)
+    path = tmp_path / "checkpoint-000002" / INFO
+    info = json.loads(path.read_text())
+    path.write_text(json.dumps({**info, "fingerprint": {**info["fingerprint"], "processes": 4}}))
+    with pytest.raises(CheckpointError, match="by 4 processes, and 1 would round sums differently: start as many"):
+        make_trainer(tmp_path, **OPTIONS)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):

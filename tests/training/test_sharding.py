@@ -4,7 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from sfumato.config import PipelineConfig
 from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser
+from sfumato.pipelines.load import load_pipeline
 from sfumato.runs import read_jsonl
 from sfumato.training import AdjointMatching, Draft, ReFL
 from sfumato.training.sharding import blocks, check_sharding
@@ -76,6 +78,11 @@ def test_what_cannot_be_shared_out_is_refused():
     }.items():
         with pytest.raises(ValueError, match=match):
             check_sharding(settings(**changes), ReFL(), 2)
+
+
+def test_a_denoiser_to_be_shared_out_stays_on_the_cpu():
+    pipe = load_pipeline(PipelineConfig(), torch.device("meta"), shared_out=True)
+    assert denoiser(pipe).device.type == "cpu" and pipe.vae.device.type == "meta"
 
 
 def test_inner_blocks_are_shared_out_before_outer_ones():

@@ -11,6 +11,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 
 from sfumato.config import PipelineConfig
+from sfumato.pipelines.adapters import denoiser
 
 
 def process_state() -> PartialState:
@@ -23,8 +24,11 @@ def default_device() -> torch.device:
     return process_state().device
 
 
-def load_pipeline(config: PipelineConfig, device: torch.device | None = None) -> Any:
+def load_pipeline(config: PipelineConfig, device: torch.device | None = None, shared_out: bool = False) -> Any:
     """Load a bundled pipeline, one from a folder, or one from the Hugging Face hub; safetensors only.
+
+    Args:
+        shared_out: leave the denoiser on the CPU, from where a training shares it out among devices.
 
     Raises:
         ValueError: there is no such pipeline, it has no safetensors weights, or no such scheduler or setting of it
@@ -45,7 +49,13 @@ def load_pipeline(config: PipelineConfig, device: torch.device | None = None) ->
     if config.scheduler or config.scheduler_arguments:
         pipe.scheduler = _scheduler(pipe.scheduler, config)
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(device or default_device())
+    device = device or default_device()
+    if not shared_out:
+        return pipe.to(device)
+    for part in pipe.components.values():
+        if isinstance(part, torch.nn.Module) and part is not denoiser(pipe):
+            part.to(device)
+    return pipe
 
 
 def _scheduler(own: Any, config: PipelineConfig) -> Any:
