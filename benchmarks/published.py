@@ -155,7 +155,6 @@ def qwen_inputs(batch: int, size: int) -> dict[str, Any]:
         "encoder_hidden_states": torch.randn(batch, 128, 3584),
         "encoder_hidden_states_mask": None,
         "img_shapes": [[(1, side, side)]] * batch,
-        "txt_seq_lens": [128] * batch,
     }
 
 

@@ -7,9 +7,10 @@ from benchmarks.live import LiveBytes
 from benchmarks.published import MODELS, Model, count, unet_inputs
 
 from sfumato.pipelines.adapters import denoiser, trainable
-from sfumato.training import DDPO, AdjointMatching, AlignProp, Draft, DraftLV, FlowGRPO, ReFL
+from sfumato.training import DDPO, AdjointMatching, AlignProp, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL
 from tests import tiny
 from tests.training.common import NOISY, make_trainer
+from tests.training.pairs_bed import write_pairs
 
 KL = {"regularizers": {"kl": {"coefficient": 0.1}}}
 GROUPS = {"images_per_prompt": 2, "batch_size": 2}
@@ -49,6 +50,12 @@ def test_as_many_forwards_as_counted(objective, changes, wanted, tmp_path):
 def test_flow_models_are_counted_alike(tmp_path):
     found = rows(make_trainer(tmp_path, "sd3", FlowGRPO(), sampling=NOISY["sd3"], **GROUPS))
     assert found == costs.policy(4, 3)
+
+
+def test_pairs_are_run_without_guidance(tmp_path):
+    pairs = write_pairs(tmp_path, [1.0, 0.0])
+    objective = DiffusionDPO(pairs=pairs, noise_levels=None)
+    assert rows(make_trainer(tmp_path / "run", objective=objective, sampling=NOISY["sd"])) == costs.dpo()
 
 
 TINY = Model(

@@ -9,7 +9,7 @@ import torch
 from sfumato.pipelines.adapters import WEIGHTS_NAME
 from sfumato.runs import read_jsonl
 from sfumato.trained import weights_in
-from sfumato.training import DDPO, SFT, AlignProp, DiffusionDPO, DraftLV, FlowGRPO, ReFL
+from sfumato.training import DDPO, SFT, AdjointMatching, AlignProp, DiffusionDPO, DraftLV, FlowGRPO, ReFL
 from tests import forked
 from tests.training.common import NOISY, make_trainer
 from tests.training.test_watching import Scripted
@@ -52,6 +52,7 @@ CASES = {
     "diffusion_dpo": {"objective": DiffusionDPO(50.0, noise_levels=4), "regularizers": {}},
     "sft": {"objective": SFT(), "regularizers": {}, "micro_batch_size": 2},
     "whole_denoiser": {"lora": None},
+    "adjoint_matching": {"objective": AdjointMatching(beta=1.0, steps=2), "sampling": NOISY["sd"]},
 }
 """Changes of the options: an objective and what goes with it."""
 
@@ -86,13 +87,29 @@ def test_two_processes_give_the_weights_of_one(case, tmp_path):
     found, wanted = weights_of(together), weights_of(alone)
     assert found.keys() == wanted.keys()
     for name, weight in wanted.items():
-        torch.testing.assert_close(found[name], weight, rtol=0, atol=5e-6)
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5)  # a hundredth of a step of AdamW
     records, single = read_jsonl(together / "metrics.jsonl"), read_jsonl(alone / "metrics.jsonl")
     assert [record["update"] for record in records] == [1, 2, 3]
     for name in single[0].keys() - {"update", "seconds"}:
         assert [record[name] for record in records] == pytest.approx(
             [record[name] for record in single], rel=1e-3, abs=1e-6
         )
+
+
+def train_interrupted(folder):
+    """It stops before the last update, as a kill would, and is started again."""
+    updates = iter(make_trainer(folder, **OPTIONS))
+    assert [next(updates)["update"] for _ in range(2)] == [1, 2]
+    assert [record["update"] for record in make_trainer(folder, **OPTIONS).run()] == [3]
+
+
+def test_two_processes_continue_bit_for_bit(tmp_path):
+    for function, arguments in ((train, ["draft"]), (train_interrupted, [])):
+        folder, log = tmp_path / function.__name__, tmp_path / f"{function.__name__}.log"
+        started = [forked.start(function, folder, *arguments, log=log, **rank) for rank in ranks(free_port())]
+        forked.finish(*started, log=log)
+    whole, again = (weights_in(tmp_path / name).read_bytes() for name in ("train", "train_interrupted"))
+    assert whole == again
 
 
 def train_watched(folder):
