@@ -19,10 +19,10 @@ from sfumato.training.update import Update
 
 @dataclass(frozen=True)
 class Denoised:
-    """Examples at one noise level.
+    """The examples of a row, at one noise level.
 
     Attributes:
-        examples: whole rows of them.
+        examples: one or two.
         errors: (E,), the squared error of the tuned model's prediction, a mean over dims, with gradient.
         base_errors: (E,), that of the base model; None unless it was asked for.
     """
@@ -50,17 +50,17 @@ def denoised(
         with_base: whether the base model predicts too.
 
     Yields:
-        One part for each noise level that was drawn: a forward each.
+        One part for each row, which takes a forward, so that all processes take as many.
     """
     pipe, random, total = batch.pipe, update.random(purpose), len(update.prompts)
     blank = cache(partial(_blank, pipe, examples.prompts[0], batch.call, noise_levels))
     places = random.integers(len(blank(1).steps), size=total)[batch.place].tolist()
     seeds = random.integers(2**32, size=total)[batch.place].tolist()
     asked = []
-    for place in sorted({places[row] for row in examples.rows}):
-        part = examples[[i for i, row in enumerate(examples.rows) if places[row] == place]]
-        noise = noise_like(part.latents, [seeds[row] for row in part.rows])
-        grid = blank(len(part.prompts))
+    for row in sorted(set(examples.rows)):
+        part = examples[[i for i, its_row in enumerate(examples.rows) if its_row == row]]
+        grid, place = blank(len(part.prompts)), places[row]
+        noise = noise_like(part.latents, [seeds[row]] * len(part.prompts))
         x, wanted = (make(pipe.scheduler, grid.steps[place], part.latents, noise) for make in (noised, target))
         asked.append((part, wanted, partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)))
     base_errors: list[torch.Tensor | None] = [None] * len(asked)

@@ -60,18 +60,16 @@ class DiffusionDPO:
 
     def outcomes(self, update: Update, batch: Batch) -> Iterator[Outcome]:
         examples = self.source(update, batch, whole=True)
-        for part in denoised(update, batch, examples, self.noise_levels, purpose=0, with_base=True):
-            assert part.base_errors is not None
-            gained = (part.errors - part.base_errors).unflatten(0, (-1, 2))
-            margins = -self.beta / 2 * (gained[:, 0] - gained[:, 1])
-            labels = part.examples.weights[::2]
-            share = len(labels) / len(batch.prompts)
-            logs = {name: share * value.mean() for name, value in _logs(margins.detach(), labels).items()}
-            yield Outcome(share * bradley_terry_loss(margins, labels), logs=logs)
+        for pair in denoised(update, batch, examples, self.noise_levels, purpose=0, with_base=True):
+            assert pair.base_errors is not None
+            first, second = (pair.errors - pair.base_errors).split(1)
+            margin, label = -self.beta / 2 * (first - second), pair.examples.weights[:1]
+            loss = bradley_terry_loss(margin, label) / len(batch.prompts)
+            yield Outcome(loss, logs=_logs(margin.detach(), label, len(batch.prompts)))
 
 
-def _logs(margins: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-    """What the margins say, (B,) each; one that is 0 or belongs to a tie is half right."""
-    undecided = (margins == 0) | (labels == 0.5)
-    right = torch.where(undecided, 0.5, ((margins > 0) == (labels > 0.5)).to(margins))
-    return {"implicit_accuracy": right, "margin": (2 * labels - 1) * margins}
+def _logs(margin: torch.Tensor, label: torch.Tensor, count: int) -> dict[str, torch.Tensor]:
+    """What a pair adds to the means over `count`; a margin of 0 and a tie are half right."""
+    undecided = (margin == 0) | (label == 0.5)
+    right = torch.where(undecided, 0.5, ((margin > 0) == (label > 0.5)).to(margin))
+    return {"implicit_accuracy": right.mean() / count, "margin": ((2 * label - 1) * margin).mean() / count}
