@@ -6,12 +6,15 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
+import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 SOURCES = Path(__file__).parents[2] / "src"
 EMOJI = SOURCES / "sfumato" / "assets" / "emoji64"
@@ -53,12 +56,27 @@ def redness(images: torch.Tensor, prompts: Any) -> torch.Tensor:
     return (images[:, 0] - images[:, 1]).mean(dim=(1, 2))
 
 
+@cache
 def preference() -> Callable[[torch.Tensor, list[str]], torch.Tensor]:
     """The learned preference that the demonstration tunes to."""
     sys.path.append(str(SOURCES))
+    if transformers.__version__.startswith("4."):
+        _clip_as_in_transformers_5()
     from sfumato.rewards import build_reward
 
     return build_reward({"name": "preference", "model": "emoji64"})
+
+
+def _clip_as_in_transformers_5() -> None:
+    """Let sfumato's rewards load and call a CLIP in the peers' environment; TRL itself uses none."""
+    load = CLIPModel.from_pretrained
+    CLIPModel.from_pretrained = lambda *args, dtype=None, **options: load(*args, torch_dtype=dtype, **options)
+    for name in ("get_image_features", "get_text_features"):
+        setattr(CLIPModel, name, _in_an_output(getattr(CLIPModel, name)))
+
+
+def _in_an_output(old: Callable[..., torch.Tensor]) -> Callable[..., SimpleNamespace]:
+    return lambda *args, **options: SimpleNamespace(pooler_output=old(*args, **options))
 
 
 REWARDS: dict[str, Callable[[], Callable[[torch.Tensor, Any], torch.Tensor]]] = {

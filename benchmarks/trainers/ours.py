@@ -16,7 +16,6 @@ METHODS: dict[str, dict[str, Any]] = {
     "draft": {"objective": {"name": "draft", "last_steps": 1}},
     "draft, prefix unmerged": {"objective": {"name": "draft", "last_steps": 1}, "prefix": {"merge": False}},
     "draft, prefix in bfloat16": {"objective": {"name": "draft", "last_steps": 1}, "prefix": {"dtype": "bfloat16"}},
-    "draft, checkpointed": {"objective": {"name": "draft", "last_steps": 1}, "gradient_checkpointing": True},
     "draft, saving memory": {
         "objective": {"name": "draft", "last_steps": 1},
         "gradient_checkpointing": True,
