@@ -196,8 +196,10 @@ def all_parts(folder: Path) -> dict[str, Parts]:
 def tables(folder: Path) -> Iterator[str]:
     """The tables of docs/scaling.md."""
     everything = all_parts(folder)
-    yield "| model, pixels | denoiser | VAE | text encoders | LoRA of rank 32 | step: kept, highest | with gradient "
-    yield "checkpointing | decoding: kept, highest | with `decoder_checkpointing` |"
+    yield (
+        "| model, pixels | denoiser | VAE | text encoders | LoRA of rank 32 | step: kept, highest | with gradient "
+        "checkpointing | decoding: kept, highest | with `decoder_checkpointing` |"
+    )
     for name, found in everything.items():
         model = MODELS[name]
         steps = [_pair(found.step_of(model, saving)) for saving in (False, True)]
