@@ -101,7 +101,7 @@ BAD_PAIRS = {
     "no image": ([{"prompt": "a", "image_0": "x.png", "image_1": "y.png", "label": 1}], "y.png, which does not exist"),
     "small images": (
         [{"prompt": "a", "image_0": "x.png", "image_1": "x.png", "label": 1}],
-        "is 8 pixels wide and 8 high",
+        "pairs.jsonl has images of 8 x 8 pixels",
     ),
 }
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sfumato.config import SamplingConfig
 from sfumato.images import save_png
 from sfumato.pipelines.adapters import denoiser, trainable
 from sfumato.rewards import as_reward
@@ -127,7 +128,7 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     file = tmp_path / "images" / "1-dark.png"
     save_png(picture(0.5, 0, size=24), file)
     with pytest.raises(
-        ValueError, match=r"1-dark.png, named in .*pairs.jsonl, is 24 pixels wide and 24 high.* 16 by 16"
+        ValueError, match=r"1-dark.png has 24 x 24 pixels and .*0-bright.png has 16 x 16: scale and crop"
     ):
         check(objective=SFT(path))
     file.write_bytes(b"no image")
@@ -136,6 +137,14 @@ def test_images_that_cannot_be_used_are_named(tmp_path):
     file.unlink()
     with pytest.raises(ValueError, match=r"pairs.jsonl names .*1-dark.png, which does not exist"):
         check(objective=SFT(path))
+
+
+def test_images_of_another_size_than_that_of_sampling_are_refused(tmp_path):
+    path = write_pairs(tmp_path, [1.0], size=24)
+    with pytest.raises(ValueError, match=r"pairs.jsonl has images of 24 x 24 pixels, and sampling makes others: scale"):
+        check(objective=SFT(path))
+    large = SamplingConfig(num_inference_steps=2, arguments={"height": 24, "width": 24})
+    check_training(tiny.pipeline("sd"), SFT(path), as_reward(brightness), PROMPTS, settings(), large)
 
 
 def test_grey_and_transparent_images_are_taken_as_rgb(tmp_path):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,6 @@ from numpy.random import default_rng
 from sfumato.config import TrainingConfig
 from sfumato.images import image_size, load_image
 from sfumato.pipelines.latents import encode_images
-from sfumato.pipelines.rollout import rollout
 from sfumato.preferences.pairs import load_captioned, load_pairs
 from sfumato.training.objective import Batch
 from sfumato.training.update import Update
@@ -96,18 +96,26 @@ class FromFile:
         self.order = lru_cache(maxsize=2)(self._order)
 
     def check(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
-        height, width = rollout(pipe, prompt=prompt, seeds=[0], stop_at=0, **call).images.shape[-2:]
-        for path in dict.fromkeys(image for row in self.rows for image in row.images):
-            try:
-                size = image_size(path)
-            except FileNotFoundError:
-                raise ValueError(f"{self.path} names {path}, which does not exist") from None
-            if size != (height, width):
+        sizes = {path: self._size(path) for row in self.rows for path in row.images}
+        (first, size), *others = sizes.items()
+        for path, other in others:
+            if other != size:
                 raise ValueError(
-                    f"{path}, named in {self.path}, is {size[1]} pixels wide and {size[0]} high, but sampling makes "
-                    f"images of {width} by {height}: scale and crop it, or set sampling.arguments"
+                    f"{path} has {other[1]} x {other[0]} pixels and {first} has {size[1]} x {size[0]}: scale and crop "
+                    f"the images of {self.path} to the size at which sampling makes them"
                 )
-        encode_images(pipe, load_image(self.rows[0].images[0])[None], prompt=prompt, **call)
+        known = inspect.signature(type(pipe).__call__).parameters
+        usual = {name: known[name].default for name in ("height", "width") if name in known}
+        own = dict(zip(("height", "width"), size, strict=True)) if usual else {}
+        encode = partial(encode_images, pipe, load_image(first)[None])
+        encode(**{**call, "prompt": prompt, **own})
+        try:
+            encode(**{**usual, **call, "prompt": prompt})
+        except ValueError:
+            raise ValueError(
+                f"{self.path} has images of {size[1]} x {size[0]} pixels, and sampling makes others: scale and crop "
+                "them, or set sampling.arguments.height and width"
+            ) from None
 
     def __call__(self, update: Update, batch: Batch, whole: bool) -> Examples:
         count, total = len(self.rows), len(update.prompts)
@@ -123,6 +131,12 @@ class FromFile:
         latents = torch.stack([self._encoded(batch, image, prompt).to(device) for _, prompt, image, _ in chosen])
         weights = torch.tensor([weight for *_, weight in chosen], device=device)
         return Examples(latents, [prompt for _, prompt, *_ in chosen], [i for i, *_ in chosen], weights)
+
+    def _size(self, path: str) -> tuple[int, int]:
+        try:
+            return image_size(path)
+        except FileNotFoundError:
+            raise ValueError(f"{self.path} names {path}, which does not exist") from None
 
     def _order(self, seed: int, epoch: int) -> list[int]:
         return default_rng([seed, epoch, ORDER]).permutation(len(self.rows)).tolist()
