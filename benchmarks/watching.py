@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.config import FloorConfig, WatchConfig
-from sfumato.training.feedback import strength_after
+from sfumato.training.feedback import strength
 from sfumato.training.watch import Look, judge
 
 DRAW = np.random.default_rng(0)
@@ -57,13 +57,13 @@ def held(factor: float, speed: float, floor: FloorConfig | None, every: int = 5)
     """Diversity kept, exp(-D), of a model that a reward drives away from its base, by at most `speed` per update, and a
     penalty pulls back; the two are equal where 80 % is kept if the coefficient is right (`factor` 1)."""
     right = 1 / -math.log(0.8)
-    distance, strength, true, seen = 0.0, 1.0, [1.0], [1.0]
+    distance, weight, true, seen = 0.0, 1.0, [1.0], [1.0]
     for _ in range(LOOKS):
         for _ in range(every):
-            distance = max(0.0, distance + speed * math.tanh(2 * (1 - factor * right * strength * distance)))
+            distance = max(0.0, distance + speed * math.tanh(2 * (1 - factor * right * weight * distance)))
         true.append(math.exp(-distance))
         seen.append(true[-1] + 0.03 * DRAW.standard_normal())
-        strength = strength_after(seen, floor) if floor else 1.0
+        weight = strength(seen, floor) if floor else 1.0
     return np.array(true)
 
 

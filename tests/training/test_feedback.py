@@ -6,43 +6,43 @@ import pytest
 
 from sfumato.config import FloorConfig
 from sfumato.training import Draft
-from sfumato.training.feedback import strength_after
+from sfumato.training.feedback import strength
 from tests.training.common import make_trainer, sample
 
 
 def test_strength_follows_its_definition():
     floor = FloorConfig(keep=0.8, gain=2.0, dead_zone=0.1)
-    assert strength_after([1.0], floor) == 1.0
-    assert strength_after([1.0, 0.75, 0.85], floor) == 1.0  # too near to tell from noise
-    assert strength_after([1.0, 0.5], floor) == pytest.approx(math.exp(2 * 0.2))
-    assert strength_after([1.0, 0.5, 0.4], floor) == pytest.approx(math.exp(2 * 0.2 + 2 * 0.3))
-    assert strength_after([1.0, 0.5, 1.1], floor) == pytest.approx(math.exp(2 * 0.2 - 2 * 0.2 / 2))
+    assert strength([1.0], floor) == 1.0
+    assert strength([1.0, 0.75, 0.85], floor) == 1.0  # too near to tell from noise
+    assert strength([1.0, 0.5], floor) == pytest.approx(math.exp(2 * 0.2))
+    assert strength([1.0, 0.5, 0.4], floor) == pytest.approx(math.exp(2 * 0.2 + 2 * 0.3))
+    assert strength([1.0, 0.5, 1.1], floor) == pytest.approx(math.exp(2 * 0.2 - 2 * 0.2 / 2))
 
 
 def test_nothing_changes_while_diversity_is_on_its_way():
     floor = FloorConfig(keep=0.8, dead_zone=0.02)
-    assert strength_after([1.0, 0.95, 0.9, 0.85], floor) == 1.0
-    assert strength_after([1.0, 0.5, 0.6, 0.7], floor) == strength_after([1.0, 0.5], floor) > 1
+    assert strength([1.0, 0.95, 0.9, 0.85], floor) == 1.0
+    assert strength([1.0, 0.5, 0.6, 0.7], floor) == strength([1.0, 0.5], floor) > 1
     for next_share in (0.4, 0.5, 0.51):  # away from it, not at all, or too little to be told from noise
-        assert strength_after([1.0, 0.5, next_share], floor) > strength_after([1.0, 0.5], floor)
+        assert strength([1.0, 0.5, next_share], floor) > strength([1.0, 0.5], floor)
 
 
 def test_bounds_hold_and_are_left_at_once():
     floor = FloorConfig(keep=0.8, gain=100.0, dead_zone=0.0, bounds=(0.5, 4.0))
-    assert strength_after([1.0] * 50, floor) == pytest.approx(0.5)
-    assert strength_after([0.1] * 50, floor) == pytest.approx(4.0)
-    assert strength_after([*[0.1] * 50, 0.81], floor) == pytest.approx(4 / math.exp(0.5))
+    assert strength([1.0] * 50, floor) == pytest.approx(0.5)
+    assert strength([0.1] * 50, floor) == pytest.approx(4.0)
+    assert strength([*[0.1] * 50, 0.81], floor) == pytest.approx(4 / math.exp(0.5))
 
 
 def held(coefficient, floor, looks=20, every=5):
     """Diversity kept by a model at distance D from its base, exp(-D), which a reward pushes away and a penalty pulls
     back: the two are equal at D = 1 / (coefficient · strength)."""
-    distance, strength, kept = 0.0, 1.0, [1.0]
+    distance, weight, kept = 0.0, 1.0, [1.0]
     for _ in range(looks):
         for _ in range(every):
-            distance += 0.03 * math.tanh(2 * (1 - coefficient * strength * distance))
+            distance += 0.03 * math.tanh(2 * (1 - coefficient * weight * distance))
         kept.append(math.exp(-distance))
-        strength = strength_after(kept, floor) if floor else 1.0
+        weight = strength(kept, floor) if floor else 1.0
     return kept
 
 

@@ -9,7 +9,7 @@ import torch
 from sfumato.pipelines.adapters import WEIGHTS_NAME, load_lora
 from sfumato.runs import read_jsonl
 from sfumato.training import CheckpointError
-from sfumato.training.feedback import strength_after
+from sfumato.training.feedback import strength
 from tests import forked, tiny
 from tests.training.common import make_trainer, sample
 from tests.training.test_resume import assert_same_training
@@ -17,6 +17,7 @@ from tests.training.test_resume import assert_same_training
 OPTIONS = {"steps": 6, "monitor_every": 2, "ema_decay": 0.5, "watch": {"diversity": 0.5}}
 COLLAPSE = {0: 1.0, 2: 0.8, 4: 0.4, 6: 0.3}
 RECOVERY = {**COLLAPSE, 6: 0.6}
+SUDDEN = {0: 1.0, 2: 1.0, 4: 0.4, 6: 0.3}
 FLOOR = {"keep": 0.6, "gain": 20.0, "dead_zone": 0.0}
 
 
@@ -172,17 +173,17 @@ HELD = {"watch": None, "floor": FLOOR, "regularizers": {"kl": {"coefficient": 10
 @pytest.fixture(scope="module")
 def held(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held")
-    trainer(folder, **HELD).run()
+    trainer(folder, SUDDEN, **HELD).run()
     return folder
 
 
 def test_the_floor_sets_the_strength_of_the_penalties(held, tmp_path):
-    """Up to the first look the training is one without a floor; then the penalty weighs more or less."""
+    """Up to the first look the training is one without a floor; then the penalty weighs less, as nothing is lost."""
     found = [record.get("strength") for record in read_jsonl(held / "metrics.jsonl")]
-    second, third = (strength_after(kept, make_floor()) for kept in ([1.0, 0.9], [1.0, 0.9, 0.4]))
+    second, third = (strength(kept, make_floor()) for kept in ([1.0, 1.0], [1.0, 1.0, 0.4]))
     assert found == pytest.approx([None, 1.0, 1.0, second, second, third, third])
-    assert second == 1 < third
-    free = trainer(tmp_path, **{**HELD, "floor": None}).run()
+    assert second < third == pytest.approx(1)
+    free = trainer(tmp_path, SUDDEN, **{**HELD, "floor": None}).run()
     losses = [[record.get("loss") for record in records] for records in (read_jsonl(held / "metrics.jsonl"), free)]
     assert losses[0][:3] == losses[1][:3] and losses[0][3] < losses[1][3]
 
@@ -195,12 +196,12 @@ def make_floor():
 
 @pytest.mark.parametrize("updates", [2, 3, 5])
 def test_an_interrupted_training_with_a_floor_continues_bit_for_bit(updates, held, tmp_path):
-    next(record for record in trainer(tmp_path, **HELD) if record["update"] == updates)
-    trainer(tmp_path, **HELD).run()
+    next(record for record in trainer(tmp_path, SUDDEN, **HELD) if record["update"] == updates)
+    trainer(tmp_path, SUDDEN, **HELD).run()
     assert_same_training(tmp_path, held)
 
 
 def test_with_a_floor_the_looks_are_part_of_the_training(tmp_path):
-    next(record for record in trainer(tmp_path, **HELD) if record["update"] == 3)
+    next(record for record in trainer(tmp_path, SUDDEN, **HELD) if record["update"] == 3)
     with pytest.raises(CheckpointError, match=r"other settings \(monitor_every\)"):
-        trainer(tmp_path, **{**HELD, "monitor_every": 3})
+        trainer(tmp_path, SUDDEN, **{**HELD, "monitor_every": 3})

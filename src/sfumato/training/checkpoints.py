@@ -68,6 +68,25 @@ class TrainingState:
         self.extra = {name: tensors[f"extra.{name}"] for name in self.extra}
         self.update = update
 
+    @torch.no_grad()
+    def follow(self, decay: float | None) -> None:
+        """Let the average, if there is one, follow the parameters."""
+        if self.average is not None:
+            assert decay is not None
+            torch._foreach_lerp_(self.average, [parameter.data for parameter in self.parameters], 1 - decay)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The average, if there is one, in place of the parameters."""
+        trained = [parameter.data for parameter in self.parameters]
+        for parameter, tensor in zip(self.parameters, self.average or trained, strict=True):
+            parameter.data = tensor
+        try:
+            yield
+        finally:
+            for parameter, tensor in zip(self.parameters, trained, strict=True):
+                parameter.data = tensor
+
 
 def _tensor(value: Any) -> torch.Tensor:
     """What an optimiser remembers, as safetensors can hold it: no plain numbers, nothing twice."""

@@ -6,13 +6,14 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from sfumato.config import FloorConfig
+from sfumato.config import FloorConfig, TrainingConfig
+from sfumato.training.watch import Look
 
 LOOSENED = 0.5
 """Diversity that is lost is harder to have back than reward that was not yet gained."""
 
 
-def strength_after(kept: Sequence[float], floor: FloorConfig) -> float:
+def strength(kept: Sequence[float], floor: FloorConfig) -> float:
     """What all regularizers are multiplied by: strength <- strength · exp(gain · (keep - kept)) after every look.
 
     This is an integral controller of log strength: it rests only where `keep` is met, whatever the coefficients. A
@@ -33,3 +34,12 @@ def strength_after(kept: Sequence[float], floor: FloorConfig) -> float:
             value += change if change > 0 else LOOSENED * change
             value = min(max(value, low), high)
     return math.exp(value)
+
+
+def strength_after(looks: Sequence[Look], config: TrainingConfig) -> float:
+    """What all regularizers are multiplied by in the update after these looks; 1 without a floor."""
+    if config.floor is None:
+        return 1.0
+    assert config.monitor_every is not None
+    regular = [look for look in looks if look["update"] % config.monitor_every == 0]  # not that at an earlier end
+    return strength([look["eval/kept"] for look in regular], config.floor)

@@ -1,6 +1,9 @@
-"""The optimisers that `training.optimizer` names."""
+"""The optimisers that `training.optimizer` names, and the learning rate of an update."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import torch
 
@@ -14,7 +17,7 @@ def build_optimizer(config: TrainingConfig, parameters: list[torch.nn.Parameter]
         ValueError: as `check_optimizer`.
     """
     check_optimizer(config, parameters[0].device)
-    options = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
+    options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "weight_decay": config.weight_decay}
     if config.optimizer == "adamw":
         return torch.optim.AdamW(parameters, **options)
     from bitsandbytes.optim import AdamW8bit
@@ -34,3 +37,11 @@ def check_optimizer(config: TrainingConfig, device: torch.device) -> None:
         ) from error
     if device.type == "cpu":
         raise ValueError("training.optimizer: adamw_8bit does not run on a CPU: set adamw")
+
+
+def learning_rate(config: TrainingConfig, number: int) -> float:
+    """The learning rate of an update, a function of its number alone."""
+    warmup = min(1.0, number / config.warmup_steps) if config.warmup_steps else 1.0
+    done = max(0, number - 1 - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return config.lr * warmup * decay[config.lr_schedule]

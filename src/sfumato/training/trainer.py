@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,7 +35,7 @@ from sfumato.training.feedback import strength_after
 from sfumato.training.memory import Savings
 from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
-from sfumato.training.optimizers import build_optimizer
+from sfumato.training.optimizers import build_optimizer, learning_rate
 from sfumato.training.rewards_seen import RewardsSeen
 from sfumato.training.sharding import check_sharding, shard_denoiser
 from sfumato.training.terms import Shaping, Terms, build_bonus, build_penalties
@@ -188,7 +187,7 @@ class Trainer:
 
     def _update(self) -> dict[str, Any]:
         started, number = time.perf_counter(), self.state.update + 1
-        lr, strength = self._lr(number), self._strength()
+        lr, strength = learning_rate(self.config, number), strength_after(self.looks, self.config)
         for group in self.state.optimizer.param_groups:
             group["lr"] = lr
         steps = [self._step(tally, number) for tally in self.objective(self._images(number, strength))]
@@ -251,47 +250,18 @@ class Trainer:
         self.state.optimizer.step()
         self.weights.show()
         self.state.optimizer.zero_grad(set_to_none=True)
-        self._average_weights()
+        self.state.follow(self.config.ema_decay)
         sums = self.accelerator.reduce({"loss": tally.loss, **tally.logs}, reduction="sum")
         return {**sums, "reward": self.accelerator.gather(tally.rewards), "grad_norm": norm}
-
-    def _lr(self, number: int) -> float:
-        """The learning rate of an update, a function of its number alone."""
-        config = self.config
-        warmup = min(1.0, number / config.warmup_steps) if config.warmup_steps else 1.0
-        done = max(0, number - 1 - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-        decay = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
-        return config.lr * warmup * decay[config.lr_schedule]
-
-    def _strength(self) -> float:
-        """What all regularizers are multiplied by in the next update."""
-        if self.config.floor is None:
-            return 1.0
-        assert self.config.monitor_every is not None
-        regular = [look for look in self.looks if look["update"] % self.config.monitor_every == 0]
-        return strength_after([look["eval/kept"] for look in regular], self.config.floor)
-
-    @torch.no_grad()
-    def _average_weights(self) -> None:
-        if self.state.average is not None:
-            assert self.config.ema_decay is not None
-            torch._foreach_lerp_(self.state.average, [p.data for p in self.state.parameters], 1 - self.config.ema_decay)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
         """The averaged weights in place of the trained ones, if an average is kept."""
-        if self.state.average is None:
-            yield
-            return
-        trained = [p.data for p in self.state.parameters]
-        for parameter, tensor in zip(self.state.parameters, self.state.average, strict=True):
-            parameter.data = tensor
-        self.weights.show()
         try:
-            yield
+            with self.state.averaged():
+                self.weights.show()
+                yield
         finally:
-            for parameter, tensor in zip(self.state.parameters, trained, strict=True):
-                parameter.data = tensor
             self.weights.show()
 
     def _look(self, number: int) -> dict[str, Any]:
