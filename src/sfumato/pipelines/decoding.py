@@ -47,8 +47,7 @@ def checkpoint_decoder(pipe: Any) -> None:
     check_vae(pipe)
     if not getattr(pipe.vae, "_supports_gradient_checkpointing", False):
         raise ValueError(
-            f"a {type(pipe.vae).__name__} has no gradient checkpointing: set training.memory.decode_singly in its "
-            "place"
+            f"a {type(pipe.vae).__name__} has no gradient checkpointing: set training.memory.decode_singly in its place"
         )
     pipe.vae.enable_gradient_checkpointing()
 

@@ -32,9 +32,7 @@ def check_sharding(config: TrainingConfig, objective: Objective, processes: int)
     if config.lora is None:
         raise ValueError("training.memory.shard shares out frozen weights, and without a LoRA there are none: give one")
     if config.prefix.merge or config.prefix.dtype:
-        raise ValueError(
-            "training.memory.shard: shares cannot be changed meanwhile: set training.prefix.merge=false"
-        )
+        raise ValueError("training.memory.shard: shares cannot be changed meanwhile: set training.prefix.merge=false")
     if getattr(objective, "uneven", False):
         raise ValueError(
             f"training.memory.shard: with {type(objective).__name__} processes run the denoiser different numbers of "
