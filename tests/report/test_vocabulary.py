@@ -63,7 +63,7 @@ def test_a_coverage_of_labels_says_what_it_is_a_share_of():
 def test_the_report_and_the_choice_agree_on_what_is_better_if_less():
     for key in LESS_IS_BETTER:
         assert not vocabulary.metric(f"drift/{key}" if key in vocabulary.DRIFT else key).higher_is_better, key
-    of_training = {"loss", "kl", "data", "grad_norm", "seconds"}
+    of_training = {"loss", "kl", "data", "grad_norm", "seconds", "strength"}
     named = {**vocabulary.METRICS, **vocabulary.DRIFT}
     assert {key for key, entry in named.items() if not entry.higher_is_better} - of_training == LESS_IS_BETTER
 
