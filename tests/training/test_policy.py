@@ -66,7 +66,7 @@ def assert_same(found, wanted):
     scale = max(g.abs().max() for g in wanted)
     assert scale > 0
     for a, b in zip(found, wanted, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-5 * scale)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * scale)
 
 
 def predictor(pipe, family, adapter=True):
@@ -321,13 +321,13 @@ def of_others(images, prompts):
     return JPEGCompressibility()(images, prompts).roll(1)
 
 
-@pytest.mark.parametrize(("family", "images", "rise"), [("sd", 8, 0.006), ("sd3", 4, 0.01)])
-def test_a_reward_without_gradient_rises_and_that_of_other_images_does_not(family, images, rise, tmp_path):
+@pytest.mark.parametrize(("family", "images", "steps", "rise"), [("sd", 8, 6, 0.006), ("sd3", 6, 5, 0.01)])
+def test_a_reward_without_gradient_rises_and_that_of_other_images_does_not(family, images, steps, rise, tmp_path):
     sizes = []
     sampling = NOISY[family].model_copy(update={"num_inference_steps": 3})
     for reward in (JPEGCompressibility(), of_others):
         pipe = tiny.pipeline(family)
-        options = {"batch_size": 3 * images, "images_per_prompt": images, "steps": 6, "lr": 0.1}
+        options = {"batch_size": 3 * images, "images_per_prompt": images, "steps": steps, "lr": 0.1}
         make_trainer(
             tmp_path / str(reward), family, OBJECTIVES[family](), reward, pipe, sampling=sampling, **options
         ).run()
