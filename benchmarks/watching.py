@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from sfumato.config import FloorConfig, WatchConfig
@@ -53,15 +54,39 @@ def share(found: list[int | None], holds: Callable[[int | None], bool]) -> str:
     return f"{sum(map(holds, found)) / TRAININGS:.0%}"
 
 
-def held(factor: float, speed: float, floor: FloorConfig | None, every: int = 5) -> NDArray[np.float64]:
-    """Diversity kept, exp(-D), of a model that a reward drives away from its base, by at most `speed` per update, and a
-    penalty pulls back; the two are equal where 80 % is kept if the coefficient is right (`factor` 1)."""
-    right = 1 / -math.log(0.8)
-    distance, weight, true, seen = 0.0, 1.0, [1.0], [1.0]
+class Model:
+    """A model at some distance from its base, the mean over its parameters, which a reward drives away and a penalty
+    pulls back; the two are equal where 80 % of diversity, exp(-distance), is kept if the coefficient is right.
+
+    Args:
+        adamw: whether AdamW moves it, with noise on its gradients; else it goes straight to where reward and penalty
+            are equal, by at most `speed` per update.
+    """
+
+    def __init__(self, coefficient: float, speed: float, adamw: bool):
+        self.coefficient, self.speed = coefficient / -math.log(0.8), speed
+        self.parameters = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+        self.optimizer = torch.optim.AdamW([self.parameters], speed, weight_decay=0) if adamw else None
+
+    def update(self, strength: float) -> None:
+        push = self.coefficient * strength * self.parameters.detach() - 1
+        if self.optimizer is None:
+            self.parameters.data -= self.speed * torch.tanh(2 * push)
+        else:
+            self.parameters.grad = push + 0.5 * torch.from_numpy(DRAW.standard_normal(8))
+            self.optimizer.step()
+
+    def kept(self) -> float:
+        return float(torch.exp(-self.parameters.detach().abs().mean()))
+
+
+def held(model: Model, floor: FloorConfig | None, every: int = 5) -> NDArray[np.float64]:
+    """Diversity kept at every look, as it is; it is seen with noise."""
+    true, seen, weight = [1.0], [1.0], 1.0
     for _ in range(LOOKS):
         for _ in range(every):
-            distance = max(0.0, distance + speed * math.tanh(2 * (1 - factor * right * weight * distance)))
-        true.append(math.exp(-distance))
+            model.update(weight)
+        true.append(model.kept())
         seen.append(true[-1] + 0.03 * DRAW.standard_normal())
         weight = strength(seen, floor) if floor else 1.0
     return np.array(true)
@@ -69,14 +94,16 @@ def held(factor: float, speed: float, floor: FloorConfig | None, every: int = 5)
 
 def floors() -> None:
     """Diversity kept over the last ten looks, as root mean square distance from 80 %, and the least ever."""
-    print("coefficient | updates to the floor | without, rms | with, rms | least share with")
-    for factor in (0.1, 1.0, 10.0):
-        for speed in (0.1, 0.03, 0.01):
-            free = held(factor, speed, None)
-            runs = np.array([held(factor, speed, FloorConfig(keep=0.8)) for _ in range(20)])
-            off = [np.sqrt(np.square(kept[..., -10:] - 0.8).mean()) for kept in (free, runs)]
-            updates = -math.log(0.8) / speed
-            print(f"{factor:g} x | {updates:.0f} | {off[0]:.3f} | {off[1]:.3f} | {np.median(runs.min(1)):.2f}")
+    print("model | coefficient | updates to the floor | without, rms | with, rms | least share with")
+    for adamw in (False, True):
+        for factor in (0.1, 1.0, 10.0):
+            for speed in (0.1, 0.03, 0.01):
+                free = held(Model(factor, speed, adamw), None)
+                floor = FloorConfig(keep=0.8)
+                runs = np.array([held(Model(factor, speed, adamw), floor) for _ in range(10)])
+                off = [np.sqrt(np.square(kept[..., -10:] - 0.8).mean()) for kept in (free, runs)]
+                cells = ["AdamW" if adamw else "at once", f"{factor:g} x", f"{-math.log(0.8) / speed:.0f}"]
+                print(" | ".join([*cells, *(f"{x:.3f}" for x in off), f"{np.median(runs.min(1)):.2f}"]))
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class FloorConfig(Strict):
     adjusted."""
 
     keep: float = Field(gt=0, lt=1, description="share of the base's Vendi score less 1")
-    gain: float = Field(8.0, gt=0, description="a share 0.1 below `keep` multiplies the strength by exp(0.1 · gain)")
+    gain: float = Field(3.0, gt=0, description="a share 0.1 below `keep` multiplies the strength by exp(0.1 · gain)")
     dead_zone: float = Field(0.03, ge=0, description="a share this near to `keep` changes nothing: it may be noise")
     bounds: tuple[float, float] = Field((0.01, 100.0), description="of the strength, which begins at 1")
 

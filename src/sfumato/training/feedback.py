@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from sfumato.config import FloorConfig, TrainingConfig
 from sfumato.training.watch import Look
 
-LOOSENED = 0.5
-"""Diversity that is lost is harder to have back than reward that was not yet gained."""
+AHEAD, OVER = 3, 2
+"""Looks. An optimiser with momentum answers late: without looking ahead, strength swings. The trend is taken over two
+looks, since over one it would answer to its own last change."""
 
 
 def strength(kept: Sequence[float], floor: FloorConfig) -> float:
-    """What all regularizers are multiplied by: strength <- strength · exp(gain · (keep - kept)) after every look.
+    """What all regularizers are multiplied by: strength <- strength · exp(gain · (keep - ahead)) after every look.
 
-    This is an integral controller of log strength: it rests only where `keep` is met, whatever the coefficients. A
-    difference counts from the edge of the dead zone on, and not where the share came nearer to `keep` by more than the
-    dead zone since the look before: else the time that a model takes to move would use up the strength. It falls half
-    as fast as it rises.
+    `ahead` is the share of diversity some looks ahead, if it goes on as over the last ones; it counts from none to that
+    of the base. So log strength is a proportional plus an integral controller's, which rests only where `keep` is met,
+    whatever the coefficients. A difference counts from the edge of the dead zone on.
 
     Args:
         kept: share of the base's diversity at every look, from update 0 on, where it is 1.
     """
     low, high = map(math.log, floor.bounds)
     value = 0.0
-    for before, now in pairwise(kept):
-        lack = floor.keep - now
-        nearer = math.copysign(now - before, (now - before) * lack)
-        if abs(lack) > floor.dead_zone >= nearer:
-            change = floor.gain * (lack - math.copysign(floor.dead_zone, lack))
-            value += change if change > 0 else LOOSENED * change
-            value = min(max(value, low), high)
+    for number, now in enumerate(kept[1:], start=1):
+        before = max(0, number - OVER)
+        trend = (now - kept[before]) / (number - before)
+        lack = floor.keep - min(max(now + AHEAD * trend, 0.0), 1.0)
+        value += floor.gain * math.copysign(max(0.0, abs(lack) - floor.dead_zone), lack)
+        value = min(max(value, low), high)
     return math.exp(value)
 
 
