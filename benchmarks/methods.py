@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/methods.py emoji64-refl           # some recipes
     .venv/bin/python benchmarks/methods.py --table                # the table of what there is
 
-Each training is a process of its own and a run folder under runs/methods; repeated, the command continues. All are
+Each training is a process of its own and a run folder under runs/methods; repeated, the command continues, but what a
+training that was interrupted took is then not known in full: delete its folder. All are
 measured on the same held-out prompts and seeds, and differences to the base model are paired.
 
 The control trains on a reward that says nothing: each image is given the reward of another one of its batch, drawn at
@@ -19,6 +20,7 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -89,17 +91,19 @@ def folder(recipe: str, kind: str) -> Path:
 def train_and_measure(name: str, kind: str, images: int) -> None:
     """One run: a recipe as it is shipped, but for what is measured."""
     path = folder(name, kind)
-    changes = {"evaluation.prompts": PROMPTS, "evaluation.images_per_prompt": images, "evaluation.points": POINTS}
+    points = POINTS if kind == "tuned" else POINTS[:2]
+    changes = {"evaluation.prompts": PROMPTS, "evaluation.images_per_prompt": images, "evaluation.points": points}
     changes |= {"training.monitor_every": None, "run": str(path), "evaluation.batch_size": 16}
     recipe = load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     experiment = Experiment(recipe)
     true, before = experiment.reward, peak()
     if kind == "control":
         experiment.reward = Meaningless(true)
+    started = time.process_time()
     for _ in experiment.train():
         pass
-    if not (path / "memory.json").exists():
-        write_json(path / "memory.json", {"gib": (peak() - before) / 2**30})
+    if not (path / "cost.json").exists():
+        write_json(path / "cost.json", {"gib": (peak() - before) / 2**30, "seconds": time.process_time() - started})
     experiment.reward = true
     experiment.evaluate()
 
@@ -110,17 +114,16 @@ def peak() -> int:
 
 
 def table(recipes: list[str]) -> str:
-    head = "| method | updates | s | GiB | " + " | ".join(f"{name}, change" for name in SHOWN)
+    head = "| method | updates | CPU s | GiB | " + " | ".join(f"{name}, change" for name in SHOWN)
     lines = [head + " | reward, AIG 2 | vendi, AIG 2 | control: reward, change |", "|---" * (7 + len(SHOWN)) + "|"]
     for recipe in recipes:
         if not all((folder(recipe, kind) / "evaluation" / "frontier.json").exists() for kind in ("tuned", "control")):
             lines.append(f"| {recipe} | not run |" + " |" * (5 + len(SHOWN)))
             continue
         run, measured = Run.load(folder(recipe, "tuned")), frontier(recipe, "tuned")
-        records = [record for record in run.training_metrics("tuned") if record["update"]]
-        seconds = sum(record["seconds"] for record in records)
-        memory = read_json(run.path / "memory.json")["gib"]
-        cells = [recipe.removeprefix("emoji64-"), str(len(records)), f"{seconds:.0f}", f"{memory:.2f}"]
+        updates = sum(record["update"] > 0 for record in run.training_metrics("tuned"))
+        cost = read_json(run.path / "cost.json")
+        cells = [recipe.removeprefix("emoji64-"), str(updates), f"{cost['seconds']:.0f}", f"{cost['gib']:.2f}"]
         cells += [change(measured, name) for name in SHOWN]
         guided = next(point for point in measured["points"] if point["definition"]["kind"] == "guidance")
         cells += [interval(guided["metrics"][name]) for name in ("reward", "vendi")]
