@@ -136,9 +136,9 @@ def test_trainers_are_compared_within_rounds(trainers: Any) -> None:
     found["AlignProp, K = 1"] = [row(1.2 * load, 130) for load in busy]
     lines = {tuple(line.split(" | ")[:2]): line for line in trainers.speed.bars(found)}
     seconds = lines["| AlignProp, K = 1 / draft", "seconds"]
-    assert seconds.split(" | ")[2:] == ["1.20", "1.20 to 1.20", "1.20", "1.15", "is reached |"]
-    assert "1.20" in lines["| AlignProp, K = 1 / draft, prefix in bfloat16", "seconds"]
-    assert "IS MISSED" in lines["| AlignProp, K = 1 / draft, prefix in bfloat16", "seconds"]
+    assert seconds.split(" | ")[2:] == ["1.20", "1.20 to 1.20", "1.20", "1.60", "IS MISSED |"]
+    assert "1.20" in lines["| AlignProp, K = 1 / draft, exact", "seconds"]
+    assert "is reached" in lines["| AlignProp, K = 1 / draft, exact", "seconds"]
     assert lines["| AlignProp, K = 1 / draft", "bytes"].endswith("is reached |")
     assert "IS MISSED" in lines["| DDPO / ddpo", "bytes"]
     assert any(line.startswith("| draft | 2.00 | 2.00 | 2.00 | 21.0 ") for line in trainers.speed.table(found, 4))

@@ -86,7 +86,11 @@ def test_the_highest_memory_of_an_update_is_the_predicted_one(last_steps, tmp_pa
     images = 16
     step = parts.denoiser(TINY, images, torch.float32, False, rank=8)
     predicted = costs.draft_peak(step, parts.decoder(TINY, torch.float32, False, batch=images), last_steps)
-    options = {"batch_size": images, "lora": {"rank": 8}, "prefix": {"merge": False}}
+    options = {
+        "batch_size": images,
+        "lora": {"rank": 8},
+        "prefix": {"merge": False, "dtype": None, "unconditional_every": 1},
+    }
     updates = iter(make_trainer(tmp_path, objective=Draft(last_steps), **options))
     next(updates)  # the optimiser has its state, the prompts are encoded
     with LiveBytes() as live:

@@ -12,15 +12,14 @@ from sfumato.config import SamplingConfig, TrainingConfig
 from sfumato.training import Trainer
 from sfumato.training.objective import build_objective
 
+EXACT = {"dtype": None, "unconditional_every": 1}
+DRAFT = {"objective": {"name": "draft", "last_steps": 1}}
 METHODS: dict[str, dict[str, Any]] = {
-    "draft": {"objective": {"name": "draft", "last_steps": 1}},
-    "draft, prefix unmerged": {"objective": {"name": "draft", "last_steps": 1}, "prefix": {"merge": False}},
-    "draft, prefix in bfloat16": {"objective": {"name": "draft", "last_steps": 1}, "prefix": {"dtype": "bfloat16"}},
-    "draft, saving memory": {
-        "objective": {"name": "draft", "last_steps": 1},
-        "gradient_checkpointing": True,
-        "memory": {"decode_singly": True},
-    },
+    "draft": DRAFT,
+    "draft, float32": {**DRAFT, "prefix": {"dtype": None}},
+    "draft, exact": {**DRAFT, "prefix": EXACT},
+    "draft, nothing saved": {**DRAFT, "prefix": {**EXACT, "merge": False}, "gradient_checkpointing": False},
+    "draft, decoding singly": {**DRAFT, "memory": {"decode_singly": True}},
     "ddpo": {"objective": {"name": "ddpo", "baseline": "update", "normalize": "update"}},
 }
 

@@ -16,7 +16,7 @@ from bed import EMOJI, HELD_OUT, PROMPTS, RANK, preference
 from diffusers import DiffusionPipeline
 
 from sfumato.pipelines.adapters import AdapterSwitch, add_lora, denoiser, load_lora, trainable
-from sfumato.pipelines.halves import conditional_gradient
+from sfumato.pipelines.halves import conditional_gradient, unconditional_seldom
 from sfumato.pipelines.prefix import cheaper, computed_in, merged
 from sfumato.pipelines.rollout import rollout
 
@@ -96,7 +96,9 @@ def gradients(batches: int) -> Iterator[str]:
         "exact, other images": nullcontext,
         "LoRA merged": partial(merged, switch),
         "bfloat16": partial(computed_in, pipe, torch.bfloat16),
-        "bfloat16, LoRA merged": partial(cheaper, pipe, switch, True, torch.bfloat16),
+        "bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16),
+        **{f"unconditional half every {n} steps": partial(unconditional_seldom, pipe, n) for n in (2, 3, 4)},
+        "every 3 steps, LoRA merged, bfloat16": partial(cheaper, pipe, switch, torch.bfloat16, 3),
         "LoRA skipped": switch.off,
         "halves": nullcontext,
     }

@@ -9,7 +9,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
-from sfumato.pipelines.prefix import cheaper, computed_in, merged
+from sfumato.pipelines.prefix import cheaper, computed_in, lower_precision, merged
 from sfumato.pipelines.rollout import rollout
 from tests import tiny
 
@@ -115,7 +115,19 @@ def test_what_is_not_asked_for_is_not_done():
     pipe = tiny.pipeline("sd", lora=True)
     passes = lora_passes(pipe)
     exact = sampled(pipe, "sd", nullcontext())
-    assert_same(sampled(pipe, "sd", cheaper(pipe, switch(pipe), merge=False)), exact, rtol=0, atol=0)
+    assert_same(sampled(pipe, "sd", cheaper(pipe)), exact, rtol=0, atol=0)
     assert len(passes) == 2 * STEPS
-    sampled(pipe, "sd", cheaper(pipe, switch(pipe), merge=True, dtype=torch.bfloat16))
+    sampled(pipe, "sd", cheaper(pipe, switch(pipe), torch.bfloat16))
     assert len(passes) == 2 * STEPS + 1
+
+
+def test_bfloat16_is_taken_for_weights_in_float32_where_there_are_instructions_for_it(monkeypatch):
+    def chosen(dtype, **capabilities):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+        return lower_precision(torch.nn.Linear(2, 2, dtype=dtype))
+
+    assert chosen(torch.float32, avx512_bf16=True) is torch.bfloat16
+    assert chosen(torch.float32, amx_bf16=True) is torch.bfloat16
+    assert chosen(torch.float32, avx512_bf16=False) is None
+    assert chosen(torch.float64, avx512_bf16=True) is None
+    assert chosen(torch.bfloat16, avx512_bf16=True) is None

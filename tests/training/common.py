@@ -32,7 +32,8 @@ def brightness(images, prompts):
 
 def settings(**changes):
     small = {"lora": LORA, "steps": 3, "batch_size": 2, "lr": 1e-2, "checkpoint_every": 100}
-    return TrainingConfig.model_validate({**small, "monitor_every": None, **changes})
+    exact = {"prefix": {"dtype": None, "unconditional_every": 1}, "monitor_every": None}
+    return TrainingConfig.model_validate({**small, **exact, **changes})
 
 
 def make_trainer(

@@ -5,9 +5,10 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sfumato.pipelines.adapters import WEIGHTS_NAME, load_lora
+from sfumato.config import SamplingConfig
+from sfumato.pipelines.adapters import WEIGHTS_NAME, denoiser, load_lora
 from sfumato.runs import read_jsonl
-from sfumato.training import Draft, Monitor, TrainingError
+from sfumato.training import DDPO, Draft, Monitor, TrainingError
 from tests import tiny
 from tests.training.common import (
     LORA,
@@ -88,6 +89,21 @@ def test_gradient_checkpointing_gives_the_same_gradient(family, tmp_path):
     assert any(gradient.any() for gradient in gradients[True][1])
     for found, wanted in zip(gradients[True], gradients[False], strict=True):
         assert_all_close(found, wanted, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("objective", "steps", "wanted", "on"),
+    [
+        (Draft(1), 16, None, True),
+        (Draft(2), 16, None, False),
+        (DDPO(baseline="update", normalize="update"), 32, None, False),
+        (Draft(1), 16, False, False),
+    ],
+)
+def test_checkpointing_is_on_by_itself_where_few_steps_carry_gradient(objective, steps, wanted, on, tmp_path):
+    sampling = SamplingConfig(num_inference_steps=steps, guidance_scale=2.0, arguments={"eta": 1.0})
+    trainer = make_trainer(tmp_path, objective=objective, sampling=sampling, gradient_checkpointing=wanted)
+    assert denoiser(trainer.pipe).is_gradient_checkpointing is on
 
 
 def test_the_gradient_is_clipped_and_logged(tmp_path):

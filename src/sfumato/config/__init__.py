@@ -22,6 +22,7 @@ from sfumato.config.regularizers import KLConfig, RegularizersConfig, ShapingCon
 from sfumato.config.sections import (
     LoraConfig,
     PipelineConfig,
+    PrefixConfig,
     RewardSection,
     SamplingConfig,
     TrainingConfig,
@@ -43,6 +44,7 @@ __all__ = [
     "ObjectiveConfig",
     "PipelineConfig",
     "PointConfig",
+    "PrefixConfig",
     "Prompts",
     "Recipe",
     "RecipeError",

@@ -44,11 +44,18 @@ class LoraConfig(Strict):
 
 
 class PrefixConfig(Strict):
-    """How sampling steps without gradient are run, where others of the same images carry it."""
+    """How sampling steps without gradient are run, where others of the same images carry it.
+
+    docs/training.md says what each setting saves, and what it does to the gradient.
+    """
 
     merge: bool = Field(True, description="add the LoRA to the weights meanwhile, the same but for rounding")
-    dtype: Literal["bfloat16", "float16"] | None = Field(
-        None, description="compute in this dtype, if the hardware is faster in it; null means that of the pipeline"
+    dtype: Literal["auto", "bfloat16", "float16"] | None = Field(
+        "auto",
+        description="compute in this dtype; `auto` is bfloat16 for weights in float32 on hardware that has it",
+    )
+    unconditional_every: int = Field(
+        2, ge=1, description="run the unconditional half of guidance in every n-th step; 1 changes no image"
     )
 
 
@@ -72,7 +79,10 @@ class TrainingConfig(Strict):
     max_grad_norm: float = Field(1.0, gt=0, description="longer gradients are clipped to this norm")
     ema_decay: float | None = Field(None, gt=0, lt=1, description="keep and save an exponential moving average")
     prefix: PrefixConfig = Field(PrefixConfig(), description="sampling before the steps that carry gradient")
-    gradient_checkpointing: bool = Field(False, description="less memory for a third more compute in the last K steps")
+    gradient_checkpointing: bool | None = Field(
+        None,
+        description="less memory for a third more compute in steps with gradient; null: if those are 1/16 or less",
+    )
     memory: MemoryConfig = Field(MemoryConfig(), description="how to need less of it")
     seed: int = Field(0, ge=0, description="of the LoRA's first weights, the order of prompts and the images")
     checkpoint_every: int = Field(20, ge=1, description="updates between checkpoints; the last update has one too")

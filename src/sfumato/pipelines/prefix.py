@@ -10,18 +10,23 @@ from typing import Any
 import torch
 
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser_name
+from sfumato.pipelines.halves import unconditional_seldom
 from sfumato.pipelines.patching import patched
 from sfumato.pipelines.trees import leaves, mapped
 
 
 @contextmanager
-def cheaper(pipe: Any, switch: AdapterSwitch, merge: bool = True, dtype: torch.dtype | None = None) -> Iterator[None]:
-    """What is asked for of `merged` and `computed_in`."""
+def cheaper(
+    pipe: Any, merge: AdapterSwitch | None = None, dtype: torch.dtype | None = None, unconditional_every: int = 1
+) -> Iterator[None]:
+    """What is asked for of `merged`, `computed_in` and `unconditional_seldom`."""
     with ExitStack() as stack:
-        if merge:
-            stack.enter_context(merged(switch))
+        if merge is not None:
+            stack.enter_context(merged(merge))
         if dtype is not None:
             stack.enter_context(computed_in(pipe, dtype))
+        if unconditional_every > 1:
+            stack.enter_context(unconditional_seldom(pipe, unconditional_every))
         yield
 
 
@@ -56,6 +61,21 @@ def _adds(layer: Any, adapter: str) -> bool:
         and weight.dtype == torch.float32
         and not getattr(layer, "use_dora", {}).get(adapter)
     )
+
+
+def lower_precision(module: torch.nn.Module) -> torch.dtype | None:
+    """bfloat16 if a module's weights are float32 and its device has instructions for bfloat16, else None."""
+    weight = next(module.parameters())
+    if weight.dtype != torch.float32:
+        return None
+    if weight.device.type == "cuda":
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif weight.device.type == "cpu":
+        about = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        has = about.get("avx512_bf16", False) or about.get("amx_bf16", False)
+    else:
+        has = False
+    return torch.bfloat16 if has else None
 
 
 @contextmanager

@@ -11,11 +11,35 @@ import torch
 from torch import nn
 
 from sfumato.config.memory import MemoryConfig
+from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.calls import per_image
 from sfumato.pipelines.decoding import check_vae, checkpoint_decoder, decoding_singly
 from sfumato.pipelines.plan import planned_steps
 from sfumato.pipelines.resting import Resting, TextEncoders
 from sfumato.rewards import Reward
+from sfumato.training.objective import Objective
+
+CHEAP = 1 / 16
+"""Share of the sampling steps: where no more of them carry gradient, computing them again takes a few percent of an
+update."""
+
+
+def checkpoint_denoiser(
+    pipe: Any, wanted: bool | None, objective: Objective, prompt: str, call: dict[str, Any]
+) -> None:
+    """Switch the denoiser's gradient checkpointing on, if `wanted`.
+
+    Args:
+        wanted: None means where it is cheap: where only the last of many steps carry gradient.
+        prompt, call: what is sampled.
+    """
+    module = denoiser(pipe)
+    if wanted is None:
+        steps = planned_steps(pipe, prompt=prompt, **call)
+        attached = getattr(objective, "attached_steps", range)(steps)
+        wanted = len(attached) <= CHEAP * steps and getattr(module, "_supports_gradient_checkpointing", False)
+    if wanted:
+        module.enable_gradient_checkpointing()
 
 
 class RestingReward:

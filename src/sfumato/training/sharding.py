@@ -31,7 +31,7 @@ def check_sharding(config: TrainingConfig, objective: Objective, processes: int)
         )
     if config.lora is None:
         raise ValueError("training.memory.shard shares out frozen weights, and without a LoRA there are none: give one")
-    if config.prefix.merge or config.prefix.dtype:
+    if config.prefix.merge:
         raise ValueError("training.memory.shard: shares cannot be changed meanwhile: set training.prefix.merge=false")
     if getattr(objective, "uneven", False):
         raise ValueError(

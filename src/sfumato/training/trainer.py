@@ -32,7 +32,7 @@ from sfumato.training.checkpoints import (
 from sfumato.training.checks import check_training
 from sfumato.training.data_term import build_data_term
 from sfumato.training.feedback import strength_after
-from sfumato.training.memory import Savings
+from sfumato.training.memory import Savings, checkpoint_denoiser
 from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
 from sfumato.training.optimizers import build_optimizer, learning_rate
@@ -164,8 +164,8 @@ class Trainer:
 
     def _prepare(self) -> TrainingState:
         parameters = self.weights.parameters
-        if self.config.gradient_checkpointing:
-            denoiser(self.pipe).enable_gradient_checkpointing()
+        wanted = self.config.gradient_checkpointing
+        checkpoint_denoiser(self.pipe, wanted, self.objective, self.prompts[0], self.sampling.call())
         self.pipe.set_progress_bar_config(disable=True)
         if self.config.memory.shard:
             shard_denoiser(denoiser(self.pipe), parameters, self.accelerator)

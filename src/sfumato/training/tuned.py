@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from sfumato.config import TrainingConfig
+from sfumato.config import PrefixConfig, TrainingConfig
 from sfumato.pipelines.adapters import (
     ATTENTION,
     AdapterSwitch,
@@ -22,7 +22,7 @@ from sfumato.pipelines.adapters import (
     present_targets,
     save_lora,
 )
-from sfumato.pipelines.prefix import cheaper, computed_in
+from sfumato.pipelines.prefix import cheaper, lower_precision
 from sfumato.pipelines.state import TRAINED
 from sfumato.pipelines.trained import save_denoiser
 
@@ -58,7 +58,7 @@ class LoraWeights:
         lora = config.lora
         assert lora is not None
         self.pipe = pipe
-        self.merge, self.dtype = config.prefix.merge, config.prefix.dtype and getattr(torch, config.prefix.dtype)
+        self.savings = config.prefix
         self.parameters = add_lora(
             pipe,
             rank=lora.rank,
@@ -75,7 +75,7 @@ class LoraWeights:
         return self.switch.off()
 
     def prefix(self) -> AbstractContextManager[None]:
-        return cheaper(self.pipe, self.switch, self.merge, self.dtype)
+        return _cheaper(self.pipe, self.savings, self.switch)
 
     def show(self) -> None:
         pass
@@ -91,7 +91,7 @@ class FullWeights:
     """
 
     def __init__(self, pipe: Any, config: TrainingConfig):
-        self.pipe, self.dtype = pipe, config.prefix.dtype and getattr(torch, config.prefix.dtype)
+        self.pipe, self.savings = pipe, config.prefix
         freeze(pipe)
         module = denoiser(pipe).requires_grad_(True)
         self.own: list[nn.Parameter] = list(module.parameters())
@@ -114,7 +114,7 @@ class FullWeights:
                 parameter.requires_grad_(True)
 
     def prefix(self) -> AbstractContextManager[None]:
-        return computed_in(self.pipe, self.dtype) if self.dtype else nullcontext()
+        return _cheaper(self.pipe, self.savings)
 
     @torch.no_grad()
     def show(self) -> None:
@@ -124,6 +124,14 @@ class FullWeights:
 
     def save(self, folder: Path) -> Path:
         return save_denoiser(self.pipe, folder)
+
+
+def _cheaper(pipe: Any, config: PrefixConfig, switch: AdapterSwitch | None = None) -> AbstractContextManager[None]:
+    if config.dtype == "auto":
+        dtype = lower_precision(denoiser(pipe))
+    else:
+        dtype = getattr(torch, config.dtype) if config.dtype else None
+    return cheaper(pipe, switch if config.merge else None, dtype, config.unconditional_every)
 
 
 def _in_float32(own: nn.Parameter) -> nn.Parameter:
