@@ -1,7 +1,8 @@
 """Rewards: callables (images in [0,1] (B,3,H,W), prompts) -> scores (B,), with a name, a range and a word on gradients.
 
-`base` defines what a reward is and the checked way to call it; one file per kind holds the rewards; `compose` makes
-rewards of rewards; `registry` builds any of them, or a user's own, from a recipe. Nothing here knows a pipeline.
+`base` defines what a reward is and the checked way to call it; one file per kind holds the rewards, and says in `INFO`
+what is to be known of them; `compose` makes rewards of rewards; `registry` builds any of them, or a user's own, from a
+recipe. Nothing here knows a pipeline.
 """
 
 from sfumato.rewards.base import Reward, RewardError, as_reward, check_prompts, score
@@ -9,8 +10,9 @@ from sfumato.rewards.clip import CLIPBackbone, CLIPScore
 from sfumato.rewards.compose import WeightedSum
 from sfumato.rewards.gold import JudgeGold
 from sfumato.rewards.image import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility
+from sfumato.rewards.info import RewardInfo
 from sfumato.rewards.preference import PreferenceHead, PreferenceReward
-from sfumato.rewards.registry import RewardInfo, build_reward, list_rewards
+from sfumato.rewards.registry import build_reward, list_rewards
 
 __all__ = [
     "CLIPBackbone",

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sfumato.preprocess import Preprocess
+from sfumato.rewards.base import Reward
+from sfumato.rewards.info import BUNDLED, RewardInfo
 
 
 class CLIPBackbone:
@@ -129,3 +131,20 @@ class CLIPScore:
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         cosine = (self.backbone.image_embeds(images) * self.backbone.cached_text_embeds(prompts)).sum(-1)
         return 100 * cosine.clamp(min=0)
+
+
+def _clip_score(model: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
+    from sfumato import emoji64
+
+    return CLIPScore(emoji64.scorer_path() if model == BUNDLED else model, device, dtype)
+
+
+INFO = (
+    RewardInfo(
+        "clip_score",
+        "100 max(cos(image, text), 0); model: folder, hub id or emoji64",
+        "[0, 100], observed 15 to 40",
+        True,
+        _clip_score,
+    ),
+)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from sfumato.rewards.info import RewardInfo
+
 if TYPE_CHECKING:
     from sfumato.judge import Judge
 
@@ -52,3 +54,8 @@ class JudgeGold:
         for row, prompt in zip(right, prompts, strict=True):
             row[[self.judge.subcategories.index(name) for name in self.answers(prompt)]] = 1
         return output.style.float().softmax(-1)[:, self.style] * (subcategory * right).sum(-1)
+
+
+INFO = (
+    RewardInfo("gold", "emoji-64's judge: P(house style) x P(right subcategory)", "[0, 1]", False, JudgeGold.emoji64),
+)

@@ -8,6 +8,7 @@ import math
 import torch
 
 from sfumato.images import to_pil
+from sfumato.rewards.info import RewardInfo
 
 
 def jpeg_kilobytes(image: torch.Tensor, quality: int = 95) -> float:
@@ -84,3 +85,15 @@ class Colourfulness:
         mean = opponents.mean(-1).square().sum(0)
         # a grey image has no direction towards colour: the tiny constant makes its gradient 0 instead of NaN
         return (spread + 1e-10).sqrt() + 0.3 * (mean + 1e-10).sqrt()
+
+
+INFO = (
+    RewardInfo(
+        "jpeg_compressibility", "minus the kilobytes of a JPEG of quality 95", "(-inf, 0]", False, JPEGCompressibility
+    ),
+    RewardInfo("jpeg_incompressibility", "kilobytes of a JPEG of quality 95", "[0, inf)", False, JPEGIncompressibility),
+    RewardInfo(
+        "jpeg_distance", "minus the distance to the image's own JPEG of quality 80", "(-inf, 0]", True, JPEGDistance
+    ),
+    RewardInfo("colourfulness", "Hasler & Süsstrunk's M", "[0, 377], observed 0 to 150", True, Colourfulness),
+)

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sfumato.rewards.base import UNBOUNDED
+from sfumato.rewards.base import UNBOUNDED, Reward
 from sfumato.rewards.clip import CLIPBackbone
+from sfumato.rewards.info import BUNDLED, RewardInfo
 
 PREFERENCE_FILE, HEAD_FILE, FINGERPRINT = "preference.json", "head.safetensors", "backbone"
 
@@ -169,3 +170,42 @@ def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceH
     head = PreferenceHead(backbone.width, hidden)
     head.load_state_dict(weights)
     return head.eval().requires_grad_(False).to(backbone.logit_scale)
+
+
+def _preference(
+    model: str,
+    processor: str | None = None,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Reward:
+    from sfumato import emoji64
+
+    return PreferenceReward(emoji64.path("preference") if model == BUNDLED else model, processor, device, dtype)
+
+
+PICKSCORE, PICKSCORE_PROCESSOR = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+
+
+def _pickscore(device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
+    return PreferenceReward(PICKSCORE, PICKSCORE_PROCESSOR, device, dtype)
+
+
+INFO = (
+    RewardInfo(
+        "preference",
+        "logit of a reward learned from pairs; model: folder, hub id or emoji64",
+        "unbounded logit, [-100, 100] without a head",
+        True,
+        _preference,
+    ),
+    RewardInfo(
+        "pickscore",
+        "PickScore v1: what people chose on Pick-a-Pic (CLIP-H)",
+        "[-100, 100], observed 17 to 24",
+        True,
+        _pickscore,
+        model=PICKSCORE,
+        licence="MIT",
+        size="3.9 GB",
+    ),
+)

@@ -8,105 +8,19 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from sfumato.rewards import clip, gold, image, preference
 from sfumato.rewards.base import Reward, as_reward
-from sfumato.rewards.clip import CLIPScore
 from sfumato.rewards.compose import WeightedSum
-from sfumato.rewards.gold import JudgeGold
-from sfumato.rewards.image import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility
-from sfumato.rewards.preference import PreferenceReward
+from sfumato.rewards.info import RewardInfo
 
-BUNDLED = "emoji64"
+FILES = (preference, clip, image, gold)
+"""Those whose rewards have a name, in the order in which docs present them."""
 
-
-@dataclass(frozen=True)
-class RewardInfo:
-    """What `list_rewards` says of a reward.
-
-    Attributes:
-        name: what a recipe calls it.
-        description: one line.
-        range: of its values, in words.
-        differentiable: whether it can be trained on by back-propagation.
-        build: makes it from the options of the recipe.
-    """
-
-    name: str
-    description: str
-    range: str
-    differentiable: bool
-    build: Callable[..., Reward]
-
-
-def _clip_score(model: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
-    from sfumato import emoji64
-
-    return CLIPScore(emoji64.scorer_path() if model == BUNDLED else model, device, dtype)
-
-
-def _preference(
-    model: str,
-    processor: str | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
-) -> Reward:
-    from sfumato import emoji64
-
-    return PreferenceReward(emoji64.path("preference") if model == BUNDLED else model, processor, device, dtype)
-
-
-def _pickscore(device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
-    processor = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
-    return PreferenceReward("yuvalkirstain/PickScore_v1", processor, device, dtype)
-
-
-_REWARDS = {
-    info.name: info
-    for info in (
-        RewardInfo(
-            "preference",
-            "logit of a reward learned from pairs; model: folder, hub id or emoji64",
-            "unbounded logit, [-100, 100] without a head",
-            True,
-            _preference,
-        ),
-        RewardInfo(
-            "pickscore",
-            "PickScore v1: what people chose on Pick-a-Pic (CLIP-H, 4 GB)",
-            "[-100, 100], observed 17 to 24",
-            True,
-            _pickscore,
-        ),
-        RewardInfo(
-            "clip_score",
-            "100 max(cos(image, text), 0); model: folder, hub id or emoji64",
-            "[0, 100], observed 15 to 40",
-            True,
-            _clip_score,
-        ),
-        RewardInfo(
-            "jpeg_compressibility",
-            "minus the kilobytes of a JPEG of quality 95",
-            "(-inf, 0]",
-            False,
-            JPEGCompressibility,
-        ),
-        RewardInfo(
-            "jpeg_incompressibility", "kilobytes of a JPEG of quality 95", "[0, inf)", False, JPEGIncompressibility
-        ),
-        RewardInfo(
-            "jpeg_distance", "minus the distance to the image's own JPEG of quality 80", "(-inf, 0]", True, JPEGDistance
-        ),
-        RewardInfo("colourfulness", "Hasler & Süsstrunk's M", "[0, 377], observed 0 to 150", True, Colourfulness),
-        RewardInfo(
-            "gold", "emoji-64's judge: P(house style) x P(right subcategory)", "[0, 1]", False, JudgeGold.emoji64
-        ),
-    )
-}
+_REWARDS = {info.name: info for file in FILES for info in file.INFO}
 
 
 def list_rewards() -> list[RewardInfo]:
