@@ -26,12 +26,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["speed", "reward", "units"], nargs="?", default="speed")
     parser.add_argument("--quick", action="store_true", help="tiny settings, to see that it works")
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of speed and units")
     parser.add_argument("--rounds", type=int, default=5, help="of speed and units")
     parser.add_argument("--updates", type=int, default=4, help="of speed: updates in each process")
     parser.add_argument("--lrs", type=float, nargs="+", default=[3e-4, 1e-3, 3e-3], help="of reward")
     parser.add_argument("--gain", type=float, default=race.GAIN, help="of reward: above that of the base, to reach")
-    parser.add_argument("--cap", type=float, default=20, help="of reward: minutes of training at most in each run")
+    parser.add_argument("--cap", type=float, default=20, help="of reward: CPU minutes of training at most in each run")
     parser.add_argument("--batches", type=int, default=6, help="of units: whose gradients are compared")
     options = parser.parse_args()
     if options.quick:
@@ -44,7 +44,7 @@ def main() -> None:
         case "speed":
             lines = speed.compare(PIPELINE, options.rounds, options.updates, options.threads)
         case "reward":
-            lines = race.compare(options.lrs, options.gain, options.cap, options.threads)
+            lines = race.compare(options.lrs, options.gain, options.cap)
         case "units":
             lines = units.report(PIPELINE, options.rounds, options.batches, options.threads)
     for line in lines:
