@@ -80,7 +80,7 @@ class Recipe(Strict):
                 merge(values, changes)
                 found[name] = TrainingConfig.model_validate(values)
             except ValidationError as error:
-                raise ValueError(f"variant {name!r}: " + "; ".join(_explain(error, TrainingConfig))) from None
+                raise ValueError(f"variant {name!r}: " + "; ".join(explain(error, TrainingConfig))) from None
             except ValueError as error:
                 raise ValueError(f"variant {name!r}: {error}") from None
         return found
@@ -110,15 +110,20 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: no such recipe, broken YAML, an unknown key (the nearest right one is named), or a wrong value.
     """
     values = _read_yaml(source)
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"cannot read {override!r}: overrides are written key=value, such as training.lr=1e-4")
-        try:
-            assign(values, key, parse_yaml(text))
-        except (ValueError, yaml.YAMLError) as error:
-            raise RecipeError(f"cannot read {override!r}: {' '.join(str(error).split())}") from None
+    override(values, overrides)
     return parse_recipe(values, str(source))
+
+
+def override(values: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Write `key=value` texts into plain values; raises RecipeError."""
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"cannot read {text!r}: overrides are written key=value, such as training.lr=1e-4")
+        try:
+            assign(values, key, parse_yaml(value))
+        except (ValueError, yaml.YAMLError) as error:
+            raise RecipeError(f"cannot read {text!r}: {' '.join(str(error).split())}") from None
 
 
 def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -126,7 +131,7 @@ def parse_recipe(values: dict[str, Any], where: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(f"{where}: " + "; ".join(_explain(error, Recipe))) from None
+        raise RecipeError(f"{where}: " + "; ".join(explain(error, Recipe))) from None
 
 
 def _folder() -> Any:
@@ -157,7 +162,8 @@ def _read_yaml(source: str | Path) -> dict[str, Any]:
     return {**values, "run": str(run)} if run else values
 
 
-def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
+    """A sentence for each problem of values that do not fit a group of keys."""
     for problem in error.errors():
         path, models = _followed(root, problem["loc"])
         if problem["type"] == "extra_forbidden":
