@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 from sfumato.rewards.base import Reward
 
@@ -17,12 +18,14 @@ class RewardInfo:
     Attributes:
         name: what a recipe calls it.
         description: one line.
-        range: of its values, in words: what it can give and what has been observed.
+        range: of its values, in words: what it can give.
         differentiable: whether it can be trained on by back-propagation.
         build: makes it from the options of the recipe.
         model: hub id of its weights; empty where it has none of its own.
         licence: of these weights.
         size: of these weights, to be downloaded.
+        observed: values that are usual, in words, where they are published; `observed_ranges` has those measured here.
+        package: that brings it, if it is not sfumato.
     """
 
     name: str
@@ -33,3 +36,9 @@ class RewardInfo:
     model: str = ""
     licence: str = ""
     size: str = ""
+    observed: str = ""
+    package: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """All of this but how it is built, as plain values."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "build"}

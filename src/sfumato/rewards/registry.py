@@ -8,27 +8,34 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
-from sfumato.rewards import clip, gold, image, preference
+from sfumato.rewards import clip, compose, gold, image, preference
 from sfumato.rewards.base import Reward, as_reward
+from sfumato.rewards.calibration import normalized
 from sfumato.rewards.compose import WeightedSum
 from sfumato.rewards.info import RewardInfo
+from sfumato.rewards.installed import builder, installed, load
 
-FILES = (preference, clip, image, gold)
+FILES = (preference, clip, image, gold, compose)
 """Those whose rewards have a name, in the order in which docs present them."""
 
 _REWARDS = {info.name: info for file in FILES for info in file.INFO}
 
 
 def list_rewards() -> list[RewardInfo]:
-    """Every reward that has a name, in the order in which docs present them."""
-    return list(_REWARDS.values())
+    """Every reward that has a name: ours, in the order in which docs present them, then those of installed packages.
+
+    Raises:
+        ValueError: a reward of a package cannot be loaded, or has the name of another one.
+    """
+    return [*_REWARDS.values(), *map(load, installed(_REWARDS).values())]
 
 
-RewardConfig = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
+RewardConfig = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
 def build_reward(config: RewardConfig, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
@@ -37,34 +44,44 @@ def build_reward(config: RewardConfig, device: str | torch.device = "cpu", dtype
     Args:
         config: a name, or `{"name": ..., **options}`, or a list of these, each with a `weight` (1 unless given), for
             their weighted sum. A name is one of `list_rewards()`, or `module:attribute` for your own: a function
-            (images, prompts) -> scores, or a class of such, whose constructor takes the options.
+            (images, prompts) -> scores, or a class of such, whose constructor takes the options. Any mapping may have
+            `normalize`: `"base"`, or `{"mean": ..., "std": ...}`. Rewards made of rewards, such as `minimum`, have
+            options that are again configurations like this one.
         device: for rewards that hold a model.
         dtype: for rewards that hold a model.
 
     Raises:
         ValueError: unknown name or option, or an import path that leads nowhere.
     """
+    build = partial(build_reward, device=device, dtype=dtype)
     if isinstance(config, str):
         config = {"name": config}
     if not isinstance(config, Mapping):
         parts = [dict(part) if isinstance(part, Mapping) else {"name": part} for part in config]
         weights = [float(part.pop("weight", 1.0)) for part in parts]
-        return WeightedSum([build_reward(part, device, dtype) for part in parts], weights)
+        return WeightedSum([build(part) for part in parts], weights)
     options = dict(config)
     if "weight" in options:
-        return build_reward([options], device, dtype)
+        return build([options])
+    if "normalize" in options:
+        how = options.pop("normalize")
+        return normalized(build(options), how, options)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"a reward needs a name, but its configuration is {dict(config)}: add name: ...")
-    build = _imported(name) if ":" in name else _lookup(name).build
-    return as_reward(_call(name, build, options, {"device": device, "dtype": dtype}))
+    found = _imported(name) if ":" in name else _lookup(name).build
+    return as_reward(_call(name, found, options, {"device": device, "dtype": dtype, "build": build}))
 
 
 def _lookup(name: str) -> RewardInfo:
+    others = installed(_REWARDS, name)
+    if name in others:
+        return load(others[name])
     if name not in _REWARDS:
-        near = difflib.get_close_matches(name, _REWARDS, n=1, cutoff=0.0)[0]
+        known = [*_REWARDS, *installed(_REWARDS)]
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise ValueError(
-            f"unknown reward {name!r}: did you mean {near!r}? There are {', '.join(_REWARDS)}, "
+            f"unknown reward {name!r}: did you mean {near!r}? There are {', '.join(known)}, "
             "and module:attribute for one of your own"
         )
     return _REWARDS[name]
@@ -80,11 +97,11 @@ def _imported(path: str) -> Callable[..., Any]:
         raise ValueError(f"cannot load the reward {path!r}: {error}. Write module:attribute") from error
     finally:
         sys.path.pop(0)
-    return found if inspect.isclass(found) else lambda: found
+    return builder(found)
 
 
 def _call(name: str, build: Callable[..., Reward], options: dict[str, Any], placement: dict[str, Any]) -> Reward:
-    """Build with the options, and with device and dtype where the builder takes them."""
+    """Build with the options, and with device, dtype and `build`, which makes parts, where the builder takes them."""
     parameters = inspect.signature(build).parameters
     placed = {key: value for key, value in placement.items() if key in parameters}
     try:
