@@ -235,11 +235,15 @@ class Ensemble(Composite):
         return (low + high - (high - low) * math.sqrt(1 + self.penalty**2)) / 2, high
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        scores = self.scores(images, prompts)
-        if not self.penalty:
-            return scores.mean(0)
-        # where all agree, no direction has less disagreement: the tiny constant makes the gradient 0 instead of NaN
-        return scores.mean(0) - self.penalty * (scores.var(0, correction=0) + 1e-12).sqrt()
+        return penalised_mean(self.scores(images, prompts), self.penalty)
+
+
+def penalised_mean(scores: torch.Tensor, penalty: float) -> torch.Tensor:
+    """mean_i r_i - λ std_i r_i of scores (N,...) over N members; where all agree its gradient is that of the mean."""
+    if not penalty:
+        return scores.mean(0)
+    # where all agree, no direction has less disagreement: the tiny constant makes the gradient 0 instead of NaN
+    return scores.mean(0) - penalty * (scores.var(0, correction=0) + 1e-12).sqrt()
 
 
 Build = Callable[[Any], Reward]
