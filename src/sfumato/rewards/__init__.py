@@ -5,9 +5,11 @@ what is to be known of them; `compose` makes rewards of rewards; `registry` buil
 recipe. Nothing here knows a pipeline.
 """
 
+from sfumato.rewards.backbone import CLIPBackbone, load_backbone
 from sfumato.rewards.base import Reward, RewardError, as_reward, check_prompts, score
-from sfumato.rewards.clip import CLIPBackbone, CLIPScore
-from sfumato.rewards.compose import WeightedSum
+from sfumato.rewards.calibration import Normalized, measure
+from sfumato.rewards.clip import CLIPScore
+from sfumato.rewards.compose import Constrained, Ensemble, Minimum, Product, WeightedSum
 from sfumato.rewards.gold import JudgeGold
 from sfumato.rewards.image import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility
 from sfumato.rewards.info import RewardInfo
@@ -18,12 +20,17 @@ __all__ = [
     "CLIPBackbone",
     "CLIPScore",
     "Colourfulness",
+    "Constrained",
+    "Ensemble",
     "JPEGCompressibility",
     "JPEGDistance",
     "JPEGIncompressibility",
     "JudgeGold",
+    "Minimum",
+    "Normalized",
     "PreferenceHead",
     "PreferenceReward",
+    "Product",
     "Reward",
     "RewardError",
     "RewardInfo",
@@ -32,5 +39,7 @@ __all__ = [
     "build_reward",
     "check_prompts",
     "list_rewards",
+    "load_backbone",
+    "measure",
     "score",
 ]

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from sfumato.rewards.backbone import CLIPBackbone, load_backbone
 from sfumato.rewards.base import UNBOUNDED, Reward
-from sfumato.rewards.clip import CLIPBackbone
 from sfumato.rewards.info import BUNDLED, RewardInfo
 
 PREFERENCE_FILE, HEAD_FILE, FINGERPRINT = "preference.json", "head.safetensors", "backbone"
@@ -80,7 +80,7 @@ class PreferenceReward:
         if learned:
             model = _resolve(folder, learned["backbone"])
             processor = processor or (learned["processor"] and _resolve(folder, learned["processor"]))
-        self.backbone = CLIPBackbone(model, processor, device, dtype)
+        self.backbone = load_backbone(model, processor, device, dtype)
         self.head = _load_head(folder, learned["hidden"], self.backbone) if learned else None
 
     @property

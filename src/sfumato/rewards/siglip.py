@@ -1,0 +1,59 @@
+"""The reward that is a SigLIP's own logit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from sfumato.rewards.backbone import load_backbone
+from sfumato.rewards.info import RewardInfo
+
+
+class SigLIPScore:
+    """r = exp(s) cos(image, text) + b, the log-odds that the text belongs to the image (Zhai et al. 2023, 2303.15343).
+
+    SigLIPs are trained pair by pair: σ(r) is the probability that image and text belong together, on its own, without
+    other texts to compare with; 0 is even odds, and most images of other things are below -5. The reward is the logit,
+    because σ has next to no gradient at either end: an image that does not show its prompt at all would not be told what
+    to do. Both rank images of all prompts alike. r lies in [b - exp(s), b + exp(s)]; with the published b ≈ -13 to -17
+    and exp(s) ≈ 110 to 120, values from -15 to 5 have been seen. Images are floats in [0, 1]. Differentiable.
+
+    Args:
+        model: folder or hub id of a `SiglipModel` with tokenizer and `preprocessor_config.json`: SigLIP, and SigLIP 2 of
+            a fixed size. Google's are under Apache-2.0.
+        device: where the model runs.
+        dtype: of its weights; float32 unless given.
+
+    Raises:
+        OSError: there is no such model, or it has no safetensors weights.
+        ValueError: it is no SigLIP, or its weights are damaged or not all there.
+    """
+
+    name = "siglip_score"
+    differentiable = True
+
+    def __init__(self, model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
+        self.backbone = load_backbone(model, device=device, dtype=dtype)
+        if self.backbone.logit_bias is None:
+            raise ValueError(f"siglip_score needs a SigLIP, and {model} has no logit_bias: for a CLIP take clip_score")
+        self.scale, self.bias = self.backbone.logit_scale, self.backbone.logit_bias
+
+    @property
+    def range(self) -> tuple[float, float]:
+        scale, bias = float(self.scale), float(self.bias)
+        return bias - scale, bias + scale
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        return self.scale * self.backbone.cosines(images, prompts) + self.bias
+
+
+INFO = (
+    RewardInfo(
+        "siglip_score",
+        "log-odds that image and text belong together; model: folder or hub id of a SigLIP or SigLIP 2",
+        "[b - exp(s), b + exp(s)], observed -15 to 5",
+        True,
+        SigLIPScore,
+    ),
+)
