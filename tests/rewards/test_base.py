@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sfumato.rewards import Reward, RewardError, as_reward, score
+from sfumato.rewards.base import FunctionReward
 
 
 def brightness(images, prompts):
@@ -91,3 +92,32 @@ def test_a_missing_gradient_is_refused_unless_it_was_declared():
     assert score(as_reward(detached), images, PROMPTS).shape == (2,)
     with torch.no_grad():
         assert score(as_reward(brightness), images, PROMPTS).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "value", "fine"),
+    [
+        ((0.0, 1.0), 1.0005, True),  # what half precision overshoots by
+        ((0.0, 1.0), 1.01, False),
+        ((0.0, 1.0), -0.01, False),
+        ((0.0, 1000.0), 1000.5, True),
+        ((0.0, 1000.0), 1002.0, False),
+        ((0.0, float("inf")), 1e9, True),
+        ((0.0, float("inf")), -0.01, False),
+        ((-float("inf"), 0.0), 0.01, False),
+        ((5.0, 5.0), 5.0, True),
+    ],
+)
+def test_scores_outside_the_declared_range_are_refused(bounds, value, fine):
+    reward = FunctionReward(lambda images, prompts: torch.tensor([value]), "ranged", bounds)
+    if fine:
+        assert score(reward, torch.rand(1, 3, 8, 8), ["a"]).item() == pytest.approx(value)
+    else:
+        with pytest.raises(RewardError, match=r"'ranged' returned .* outside its declared range .*: correct the reward"):
+            score(reward, torch.rand(1, 3, 8, 8), ["a"])
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), (float("nan"), 1.0)])
+def test_a_range_that_is_none_is_refused(bounds):
+    with pytest.raises(RewardError, match=r"declares the range .*: it is \(lowest, highest\)"):
+        score(FunctionReward(brightness, "odd", bounds), torch.rand(1, 3, 8, 8), ["a"])

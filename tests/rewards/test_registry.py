@@ -6,8 +6,13 @@ import torch
 from sfumato.rewards import (
     CLIPScore,
     Colourfulness,
+    Constrained,
+    Ensemble,
     JPEGCompressibility,
+    Minimum,
     PreferenceReward,
+    Product,
+    WeightedSum,
     build_reward,
     list_rewards,
     score,
@@ -39,6 +44,36 @@ def test_names_mappings_and_lists(tiny_clip):
     assert torch.equal(score(alone, IMAGES, PROMPTS), 2 * Colourfulness()(IMAGES, PROMPTS))
 
 
+def test_rewards_of_rewards_are_written_like_any_other(tiny_clip):
+    clip = {"name": "clip_score", "model": str(tiny_clip)}
+    grey = {"name": "colourfulness", "weight": -0.01}
+    colour, size = Colourfulness(), JPEGCompressibility()
+    config = {"name": "minimum", "of": [grey, ["colourfulness", {"name": "jpeg_compressibility", "weight": 2}]]}
+    found = build_reward(config)
+    assert isinstance(found, Minimum) and isinstance(found.rewards[1], WeightedSum)
+    expected = torch.minimum(
+        -0.01 * colour(IMAGES, PROMPTS), colour(IMAGES, PROMPTS) + 2 * size(IMAGES, PROMPTS)
+    )
+    assert torch.equal(score(found, IMAGES, PROMPTS), expected)
+    limited = build_reward({"name": "constrained", "of": clip, "subject_to": grey, "at_least": -0.3, "strength": 5})
+    assert isinstance(limited, Constrained) and (limited.at_least, limited.strength) == (-0.3, 5.0)
+    assert isinstance(build_reward({"name": "ensemble", "of": [clip, clip], "penalty": 2}), Ensemble)
+    assert isinstance(build_reward({"name": "product", "of": ["colourfulness", clip]}), Product)
+
+
+def test_a_sum_by_name_is_the_list():
+    parts = [{"name": "colourfulness", "weight": 0.5}, "jpeg_compressibility"]
+    given = {"normalize": {"mean": 1, "std": 2}, "weight": 3}
+    found, plain = build_reward({"name": "sum", "of": parts, **given}), build_reward(parts)
+    torch.testing.assert_close(score(found, IMAGES, PROMPTS), 3 * (score(plain, IMAGES, PROMPTS) - 1) / 2)
+
+
+def test_device_and_dtype_reach_the_parts(tiny_clip):
+    clip = {"name": "clip_score", "model": str(tiny_clip)}
+    found = build_reward({"name": "minimum", "of": [clip, "colourfulness"]}, dtype=torch.bfloat16)
+    assert found.rewards[0].backbone.model.dtype == torch.bfloat16
+
+
 def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
     (tmp_path / "own_rewards.py").write_text(
         "def darkness(images, prompts):\n    return 1 - images.mean((1, 2, 3))\n\n"
@@ -67,6 +102,9 @@ def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
         ({"name": "clip_score"}, r"missing a required argument: 'model'; its options are: model"),
         ({"name": "colourfulness", "strength": 2}, r"'strength'; its options are: none"),
         ({"model": "emoji64"}, "needs a name"),
+        ({"name": "minimum"}, "missing a required argument: 'of'; its options are: of"),
+        ({"name": "minimum", "of": "colourfulness"}, "reward 'minimum': `of` is a list of rewards, not 'colourfulness'"),
+        ({"name": "ensemble", "of": ["colourfulness", "colorfulness"]}, "unknown reward 'colorfulness'"),
         ({"name": "no_such_module:reward"}, r"cannot load the reward 'no_such_module:reward'.*module:attribute"),
     ],
 )

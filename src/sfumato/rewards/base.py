@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
+from sfumato.rewards.sharing import sharing
+
 UNBOUNDED = (-math.inf, math.inf)
 RANGE_TOLERANCE = 1e-3  # a decoder in half precision overshoots [0, 1] by a rounding error
 
@@ -95,13 +97,15 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
 
     Raises:
         ValueError: images or prompts break the contract.
-        RewardError: the scores have a wrong shape, are not finite, or lack the promised gradient.
+        RewardError: the scores have a wrong shape, are not finite, lie outside the declared range by more than rounding
+            explains, or lack the promised gradient.
     """
     _check_images(images)
     if isinstance(prompts, str) or len(prompts) != len(images):
         given = "one string" if isinstance(prompts, str) else f"{len(prompts)} prompts"
         raise ValueError(f"{given} for {len(images)} images: give a list with one prompt per image")
-    scores = reward(images if images.dtype == torch.float64 else images.float(), prompts)
+    with sharing():
+        scores = reward(images if images.dtype == torch.float64 else images.float(), prompts)
     if not isinstance(scores, torch.Tensor) or scores.shape != (len(images),):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise RewardError(f"reward {reward.name!r} returned {found} where a tensor ({len(images)},) is needed")
@@ -116,7 +120,25 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
             f"reward {reward.name!r} returned {scores[worst].item()} for the prompt {prompts[worst]!r}: "
             "look at that image; if it is sound, run the reward in float32 and check its inputs"
         )
+    _check_range(reward, scores)
     return scores if scores.dtype == torch.float64 else scores.float()
+
+
+def _check_range(reward: Reward, scores: torch.Tensor) -> None:
+    """Rewards made of rewards rely on the ranges of their parts."""
+    low, high = reward.range
+    if not low <= high:
+        raise RewardError(f"reward {reward.name!r} declares the range {reward.range}: it is (lowest, highest)")
+    if (low, high) == UNBOUNDED:
+        return
+    span = high - low if math.isfinite(high - low) else max(1.0, min(abs(low), abs(high)))
+    slack = RANGE_TOLERANCE * span
+    least, most = (float(value) for value in scores.detach().aminmax())
+    if least < low - slack or most > high + slack:
+        raise RewardError(
+            f"reward {reward.name!r} returned {least if least < low - slack else most:.4g}, outside its declared range "
+            f"[{low:g}, {high:g}]: correct the reward or its range"
+        )
 
 
 def _check_images(images: torch.Tensor) -> None:
