@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from sfumato.rewards.calibration import normalized
 from sfumato.rewards.compose import WeightedSum
 from sfumato.rewards.info import RewardInfo
 from sfumato.rewards.installed import builder, installed, load
+from sfumato.rewards.observed import OBSERVED
 
 FILES = (preference, clip, image, gold, compose)
 """Those whose rewards have a name, in the order in which docs present them."""
@@ -32,7 +34,8 @@ def list_rewards() -> list[RewardInfo]:
     Raises:
         ValueError: a reward of a package cannot be loaded, or has the name of another one.
     """
-    return [*_REWARDS.values(), *map(load, installed(_REWARDS).values())]
+    found = [*_REWARDS.values(), *map(load, installed(_REWARDS).values())]
+    return [replace(info, observed="; ".join(filter(None, [info.observed, OBSERVED.get(info.name)]))) for info in found]
 
 
 RewardConfig = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
