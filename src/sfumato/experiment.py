@@ -18,11 +18,13 @@ from sfumato.frontier.sweep import Instruments, Labels, Sweep
 from sfumato.metrics import Extractor, JudgeFeatures, build_extractor
 from sfumato.pipelines.load import default_device, load_pipeline, process_state
 from sfumato.rewards import Reward, build_reward, check_prompts
+from sfumato.rewards.calibration import measure, recall, remember, unmeasured
 from sfumato.runs import Run
 from sfumato.training import Monitor, Trainer
 from sfumato.training.checkpoints import finished
 from sfumato.training.checks import check_training
 from sfumato.training.objective import build_objective
+from sfumato.training.preflight import MANY, base_images
 from sfumato.training.trainer import unessential
 from sfumato.training.watch import ended
 
@@ -59,6 +61,7 @@ class Experiment:
             operating_points(recipe)
             self._build_instruments(recipe.evaluation)
         self.run = Run.create(recipe.folder, recipe.resolved(), recipe.name, self._harmless_changes())
+        recall(self._rewards(), self.run.normalization)
 
     @classmethod
     def load(cls, folder: str | Path) -> Experiment:
@@ -76,6 +79,7 @@ class Experiment:
             pipe = load_pipeline(self.recipe.pipeline, self.device, shared_out=config.memory.shard)
             for each in todo:
                 self._check(pipe, each)
+            self._measure_base(pipe, config.memory.shard)
             trainer = Trainer(
                 pipe,
                 build_objective(config.objective),
@@ -106,6 +110,8 @@ class Experiment:
         sweep = Sweep(self.run, self.recipe, points, self._instruments())
         if self.device.type == "cpu":
             torch.set_num_threads(threads_before(self.run) or torch.get_num_threads())
+        if unmeasured(self._rewards()):
+            self._measure_base(load_pipeline(self.recipe.pipeline, self.device))
         if left := sweep.prepare():
             self._check_finished(points)
             sweep.sample(load_pipeline(self.recipe.pipeline, self.device), left)
@@ -165,6 +171,29 @@ class Experiment:
             keys += ["evaluation", *(f"training.{key}" for key in shared)]
         return keys
 
+    def _measure_base(self, pipe: Any, shared_out: bool = False) -> None:
+        """Measure on the base model what `normalize: base` asks for, once for all stages of the run.
+
+        Raises:
+            ValueError: the pipeline is shared out among processes, so that one of them cannot sample alone.
+        """
+        if unmeasured(self._rewards()) and shared_out:
+            raise ValueError(
+                "normalize: base cannot be measured on a model that training.memory.shard shares out: write normalize: "
+                "{mean: ..., std: ...}"
+            )
+        while left := unmeasured(self._rewards()):
+            if self.is_main_process:
+                size = self.recipe.training.micro_batch_size or self.recipe.training.batch_size
+                batches = base_images(pipe, self.recipe.prompts, MANY, size, self.recipe.sampling.call())
+                measure(left, tqdm(batches, desc="measuring the base", unit="batch", total=-(-MANY // size)))
+                remember(left, self.run.normalization)
+            process_state().wait_for_everyone()
+            recall(left, self.run.normalization)
+
+    def _rewards(self) -> list[Reward]:
+        return [*self._scored().values(), *self.further.values()]
+
     def _scored(self) -> Mapping[str, Reward]:
         return {"reward": self.reward} | ({"gold": self.gold} if self.gold else {})
 
@@ -180,7 +209,7 @@ class Experiment:
         if config.gold:
             self.gold = build_reward(config.gold, self.device)
         self.further = {name: build_reward(section, self.device) for name, section in config.rewards.items()}
-        for reward in [*self._scored().values(), *self.further.values()]:
+        for reward in self._rewards():
             check_prompts(reward, [*config.prompts, *(config.unrelated or [])])
         specs = {"features": config.features, **config.further_features}
         self.extractors = {name: build_extractor(spec, self.device) for name, spec in specs.items()}

@@ -4,6 +4,7 @@
 RUN/
   run.json                     name, creation time, versions
   recipe.yaml                  the resolved recipe; `sfumato run RUN/recipe.yaml run=ELSEWHERE` repeats it
+  normalization.json           mean and deviation that rewards with `normalize: base` have on the base model
   training/NAME/               one training ("tuned", "kl", ...)
     metrics.jsonl              a record per update
     checkpoint-000040/         tuned weights as below, and the trainer's state
@@ -201,6 +202,10 @@ class Run:
     @property
     def recipe(self) -> dict[str, Any]:
         return yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
+
+    @property
+    def normalization(self) -> Path:
+        return self.path / "normalization.json"
 
     @property
     def trainings(self) -> list[str]:

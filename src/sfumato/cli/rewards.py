@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from yaml import YAMLError
 
 from sfumato.cli.shared import app, silence
 from sfumato.values import parse_yaml
@@ -69,7 +70,7 @@ def score(
         raise ValueError(f"{len(prompts)} prompts for {len(images)} images: give --prompt once, or once for each image")
     prompts = prompts * len(images) if len(prompts) == 1 else prompts
     loaded, device = [load_image(path)[None] for path in images], default_device()
-    built = build_reward(parse_yaml(reward), device)
+    built = build_reward(_config(reward), device)
     check_prompts(built, prompts)
     with torch.no_grad():  # one at a time, since they may differ in size
         scores = [score(built, image.to(device), [text]).item() for image, text in zip(loaded, prompts, strict=True)]
@@ -79,6 +80,17 @@ def score(
         print(json.dumps({"reward": built.name, "scores": rows}, indent=2, ensure_ascii=False))
     else:
         print("\n".join(_table([(built.name, "image", "prompt"), *((f"{v:.5g}", str(p), t) for p, t, v in found)])))
+
+
+def _config(text: str) -> Any:
+    """What a recipe would say."""
+    try:
+        config = parse_yaml(text)
+    except YAMLError as error:
+        raise ValueError(f"the reward {text!r} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, str | dict | list):
+        raise ValueError(f"a reward is a name, a name with options, or a list of these, not {text!r}")
+    return config
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -112,8 +112,20 @@ def _read(run: Run, name: str, reward: str | None, diversity: str | None) -> Tun
 
 def _reward(recipe: dict[str, Any]) -> str:
     """The rewards of a recipe by name, with the model where one is named: "preference (emoji64) + jpeg"."""
-    found = []
-    for part in reward_parts(recipe) or [{}]:
-        name, model = str(part.get("name", "unknown")), part.get("model")
-        found.append(f"{name} ({PurePath(str(model)).name})" if model else name)
-    return " + ".join(found)
+    return " + ".join(_named(part) for part in reward_parts(recipe) or [{}])
+
+
+def _named(part: Any) -> str:
+    """One reward; of rewards made of rewards, as "minimum (pickscore, clip_score (clip))"."""
+    if isinstance(part, list):
+        return " + ".join(map(_named, part))
+    if not isinstance(part, dict):
+        return str(part)
+    inner = [each for key in ("of", "subject_to") for each in _listed(part.get(key))]
+    words = [*map(_named, inner), *(PurePath(str(model)).name for model in _listed(part.get("model")))]
+    name = str(part.get("name", "unknown"))
+    return f"{name} ({', '.join(words)})" if words else name
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value] if value else []
