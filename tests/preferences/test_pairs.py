@@ -22,10 +22,11 @@ def test_pairs_survive_the_file_and_its_folder_moving(tmp_path_factory, rows):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "x", "image_0": "a", "label": 1}, "line 2: KeyError 'image_1'; a pair is one JSON object"),
-        ({"prompt": "x", "image_0": "a", "image_1": "b", "label": 2}, r"line 2: ValueError label must be 1 \(image_0"),
-        ({"prompt": "x", "image_0": "a", "image_1": 3, "label": 1}, "line 2: TypeError"),
-        ({"prompt": None, "image_0": "a", "image_1": "b", "label": 1}, "line 2: TypeError prompt is no text"),
+        ({"prompt": "x", "image_0": "a", "label": 1}, "line 2: there is no image_1 or jpg_1, only prompt, image_0, label; a pair has"),
+        ({"prompt": "x", "image_0": "a", "image_1": "b", "label": 2}, r"line 2: label must be 1 \(image_0"),
+        ({"prompt": "x", "image_0": "a", "image_1": 3, "label": 1}, "line 2: 3 is no image: give the path"),
+        ({"prompt": None, "image_0": "a", "image_1": "b", "label": 1}, "line 2: the prompt None is no text"),
+        ([1], r"line 2: \[1\] is no JSON object"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, row, message):
@@ -41,5 +42,5 @@ def test_images_with_prompts_are_read_from_beside_their_file(tmp_path):
     wanted = [Captioned("ein Häuschen", f"{tmp_path}/images/0.png"), Captioned("y", f"{tmp_path.parent}/1.png")]
     assert load_captioned(file) == wanted
     file.write_text('{"prompt": "y"}')
-    with pytest.raises(ValueError, match="line 1: KeyError 'image'; an image is one JSON object with prompt and image"):
+    with pytest.raises(ValueError, match="line 1: there is no image, only prompt; an image has prompt and image"):
         load_captioned(file)

@@ -20,7 +20,7 @@ from tools.emoji.data import Dataset, load
 NOISE = 0.1
 FOLDER = ASSETS / "preference"
 VARIANTS = 4
-TRAINING = PreferenceTraining(lr=1e-2, steps=2000, patience=10, seed=SEED + 4)
+TRAINING = PreferenceTraining(lr=1e-2, steps=2000, patience=10, calibrate=False, curve=[], seed=SEED + 4)
 
 
 def pictures(data: Dataset) -> dict[str, torch.Tensor]:

@@ -12,7 +12,20 @@ from sfumato.cli import power
 from sfumato.cli import pictures
 from sfumato.cli import prompts
 from sfumato.cli import rewards
+from sfumato.cli import preference
 from sfumato.cli import convert
 from sfumato.cli.shared import main
 
-__all__ = ["convert", "diagnose", "frontier", "main", "pictures", "power", "prompts", "rewards", "runs", "schedules"]
+__all__ = [
+    "convert",
+    "diagnose",
+    "frontier",
+    "main",
+    "pictures",
+    "power",
+    "preference",
+    "prompts",
+    "rewards",
+    "runs",
+    "schedules",
+]

@@ -6,12 +6,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
 from sfumato.images import load_image
 from sfumato.preferences.pairs import Pair
+from sfumato.preferences.split import by_prompt
 from sfumato.rewards import Reward, score
+
+DRAWS = 2000
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,21 @@ def evaluate_preference(
         found.append(one - other)
     margins = torch.cat(found)
     return PreferenceAccuracy.from_margins(margins, margins.new_tensor([pair.label for pair in pairs]))
+
+
+def interval_by_prompt(margins: torch.Tensor, labels: torch.Tensor, prompts: Sequence[str]) -> tuple[float, float]:
+    """95 % interval of the accuracy by the bootstrap over prompts: pairs of one prompt are not independent.
+
+    Of little use where all pairs are right or all wrong, and for fewer than about ten prompts; Wilson's holds there.
+    """
+    m, y = margins.double().cpu().numpy(), labels.double().cpu().numpy()
+    right, decided = np.where(m == 0, 0.5, (m > 0) == (y > 0.5)), y != 0.5
+    sums = np.array([[right[group][decided[group]].sum(), decided[group].sum()] for group in by_prompt(prompts)])
+    generator = np.random.default_rng(0)
+    drawn = (sums[generator.integers(len(sums), size=len(sums))].sum(0) for _ in range(DRAWS))
+    shares = [good / count for good, count in drawn if count]
+    low, high = np.quantile(shares, (0.025, 0.975)) if shares else (0.0, 1.0)
+    return float(low), float(high)
 
 
 def wilson_interval(successes: float, count: int, z: float = 1.959964) -> tuple[float, float]:

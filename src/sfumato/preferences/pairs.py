@@ -1,8 +1,7 @@
-"""Preference pairs, and images with prompts, and their file format: one JSON object a line, images as paths."""
+"""Preference pairs, and images with prompts, and their files: see `rows` for the formats."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -10,10 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sfumato.preferences.rows import Row, read_rows, value_of
 from sfumato.runs import write_text
 
 T = TypeVar("T")
 LABELS = (0.0, 0.5, 1.0)
+PAIR = "a pair has prompt, image_0, image_1 and label, or caption, jpg_0, jpg_1, label_0 and label_1"
 
 
 @dataclass(frozen=True)
@@ -66,42 +67,60 @@ def save_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
     write_text(path, "".join(rows))
 
 
-def load_pairs(path: str | Path) -> list[Pair]:
-    """Read pairs from JSONL; image paths are taken relative to the file's folder.
+def load_pairs(path: str | Path, images: str | Path | None = None) -> list[Pair]:
+    """Read pairs from JSONL or Parquet; image paths are taken relative to the file's folder.
+
+    Rows that say of themselves that they have no label (Pick-a-Pic's `has_label`) are left out.
+
+    Args:
+        path: a file, or a folder of them.
+        images: where images that lie in Parquet as bytes are written, beside the file unless given.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a line is no pair; the message has its number and what is wrong with it.
+        ValueError: a row is no pair; the message has its number and what is wrong with it.
+        ImportError: Parquet needs an extra.
     """
-
-    def pair(row: dict[str, Any], image: Callable[[str], str]) -> Pair:
-        return Pair(row["prompt"], image("image_0"), image("image_1"), row["label"])
-
-    return list(_read(Path(path), pair, "a pair is one JSON object with prompt, image_0, image_1 and label"))
+    return [pair for pair in _read(read_rows(path, images), pair_of, PAIR) if pair]
 
 
 def load_captioned(path: str | Path) -> list[Captioned]:
-    """Read images with their prompts from JSONL; raises as `load_pairs`."""
-
-    def captioned(row: dict[str, Any], image: Callable[[str], str]) -> Captioned:
-        return Captioned(row["prompt"], image("image"))
-
-    return list(_read(Path(path), captioned, "an image is one JSON object with prompt and image"))
+    """Read images with their prompts from JSONL or Parquet; raises as `load_pairs`."""
+    return list(_read(read_rows(path), _captioned_of, "an image has prompt and image"))
 
 
-def _read(path: Path, make: Callable[[dict[str, Any], Callable[[str], str]], T], needed: str) -> Iterator[T]:
-    """What `make` makes of each line, from the object in it and the path of the image under one of its keys."""
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
-        if not line.strip():
-            continue
+def pair_of(row: Row) -> Pair | None:
+    """The pair in a row; None if the row says that it has no label.
+
+    Raises:
+        ValueError: it is no pair.
+    """
+    values = row.values()
+    if values.get("has_label") in (False, 0):
+        return None
+    prompt, label = _prompt(values), value_of(values, "label")
+    other = values.get("label_1")
+    if other is not None and label in LABELS and other != 1 - label:
+        raise ValueError(f"label_0 is {label!r} and label_1 is {other!r}: they must add up to 1")
+    image_0, image_1 = (row.image_path(value_of(values, key)) for key in ("image_0", "image_1"))
+    return Pair(prompt, image_0, image_1, label)
+
+
+def _captioned_of(row: Row) -> Captioned:
+    values = row.values()
+    return Captioned(_prompt(values), row.image_path(value_of(values, "image")))
+
+
+def _prompt(values: dict[str, Any]) -> str:
+    prompt = value_of(values, "prompt")
+    if not isinstance(prompt, str):
+        raise ValueError(f"the prompt {prompt!r} is no text")
+    return prompt
+
+
+def _read(rows: Iterable[Row], make: Callable[[Row], T], needed: str) -> Iterator[T]:
+    for row in rows:
         try:
-            row = json.loads(line)
-            if not isinstance(row["prompt"], str):
-                raise TypeError("prompt is no text")
-            yield make(row, functools.partial(_image_path, path.parent, row))
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}, line {number}: {type(error).__name__} {error}; {needed}") from error
-
-
-def _image_path(folder: Path, row: dict[str, Any], key: str) -> str:
-    return os.path.normpath(folder / row[key])
+            yield make(row)
+        except ValueError as error:
+            raise ValueError(f"{row.where}: {error}; {needed}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 
 from sfumato.rewards.backbone import CLIPBackbone, load_backbone
 from sfumato.rewards.base import UNBOUNDED, Reward
+from sfumato.rewards.compose import Ensemble
 from sfumato.rewards.info import BUNDLED, RewardInfo
 
 PREFERENCE_FILE, HEAD_FILE, FINGERPRINT = "preference.json", "head.safetensors", "backbone"
@@ -44,7 +46,7 @@ class PreferenceHead(nn.Module):
 
 
 class PreferenceReward:
-    """A Bradley-Terry preference reward over any CLIP: P(image a is preferred to b) = sigmoid(r_a - r_b).
+    """A Bradley-Terry preference reward over any CLIP or SigLIP: P(image a is preferred to b) = sigmoid(r_a - r_b).
 
     r = exp(s) cos(image, text)                      PickScore (Kirstain et al. 2023, arXiv 2305.01569)
     r = w exp(s) cos(image, text) + head(image)      with w and a head learned by `sfumato.preferences`
@@ -55,14 +57,15 @@ class PreferenceReward:
     Differentiable.
 
     Args:
-        model: folder or hub id of a `CLIPModel`, or a local folder written by `save`.
+        model: folder or hub id of a `CLIPModel` or `SiglipModel`, or a local folder written by `save`.
         processor: folder or hub id of tokenizer and `preprocessor_config.json`, if they are kept elsewhere.
         device: where the model runs.
         dtype: of the backbone's weights; float32 unless given. The head keeps float32.
 
     Raises:
         OSError: there is no such model, or it has no safetensors weights.
-        ValueError: the weights are damaged, or the head was learned on another CLIP than the one it refers to.
+        ValueError: the weights are damaged, the head was learned on another backbone than the one it refers to, or the
+            folder holds an ensemble.
     """
 
     name = "preference"
@@ -77,6 +80,8 @@ class PreferenceReward:
     ):
         folder = Path(model)
         learned = _read_config(folder)
+        if learned and "members" in learned:
+            raise ValueError(f"{folder} holds an ensemble of {len(learned['members'])} rewards: build_reward loads it")
         if learned:
             model = _resolve(folder, learned["backbone"])
             processor = processor or (learned["processor"] and _resolve(folder, learned["processor"]))
@@ -103,8 +108,24 @@ class PreferenceReward:
         self.head = PreferenceHead(self.backbone.width, hidden).to(self.backbone.logit_scale)
         return self.head
 
+    @torch.no_grad()
+    def rescale(self, factor: float, shift: float = 0.0) -> None:
+        """Become factor * r + shift, which keeps the order of images: factor 1 / T calibrates by a temperature T.
+
+        Raises:
+            ValueError: the factor is not positive, or there is no head, in which alone a shift could be kept.
+        """
+        if factor <= 0 or (shift and self.head is None):
+            raise ValueError("a reward is rescaled by a positive factor, and shifted only if it has a head")
+        if self.head is None:
+            self.backbone.model.logit_scale += math.log(factor)
+            return
+        for parameter in (self.head.match, self.head.output.weight, self.head.output.bias):
+            parameter *= factor
+        self.head.output.bias += shift
+
     def save(self, folder: str | Path, with_backbone: bool) -> None:
-        """Write a folder that `PreferenceReward(folder)` reads back exactly.
+        """Write a folder that `PreferenceReward(folder)` reads back exactly; without a head it is a plain CLIP.
 
         Args:
             folder: where to write.
@@ -112,25 +133,34 @@ class PreferenceReward:
                 by its relative path.
 
         Raises:
-            ValueError: there is no head to save.
+            ValueError: there is nothing to save: no head, and no trained backbone.
         """
         from safetensors.torch import save_file
 
         from sfumato.runs import write_json
 
-        if self.head is None:
+        if self.head is None and not with_backbone:
             raise ValueError("this reward has no head: its whole content is the CLIP it was loaded from")
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        facts = {"backbone": ".", "processor": None, "hidden": self.head.hidden}
         if with_backbone:
             self.backbone.save(folder)
-        else:
+        if self.head is None:
+            return
+        facts = {"backbone": ".", "processor": None, "hidden": self.head.hidden}
+        if not with_backbone:
             source, processor = self.backbone.source, self.backbone.processor
             facts["backbone"] = _reference(folder, source)
             facts["processor"] = processor and _reference(folder, processor)
         save_file({**self.head.state_dict(), FINGERPRINT: _fingerprint(self.backbone)}, folder / HEAD_FILE)
         write_json(folder / PREFERENCE_FILE, facts)
+
+
+def save_ensemble(folder: str | Path, members: Sequence[str], penalty: float) -> None:
+    """Make a folder one reward, the ensemble of those in its subfolders: mean - penalty * deviation."""
+    from sfumato.runs import write_json
+
+    write_json(Path(folder) / PREFERENCE_FILE, {"members": list(members), "penalty": penalty})
 
 
 def _read_config(folder: Path) -> dict | None:
@@ -150,7 +180,9 @@ def _resolve(folder: Path, reference: str) -> str:
 
 def _fingerprint(backbone: CLIPBackbone) -> torch.Tensor:
     """A row of weights (V,) that no other training of the same architecture shares."""
-    return backbone.model.visual_projection.weight[0].float().contiguous()
+    named = backbone.model.named_parameters()
+    last = [weight for name, weight in named if name.startswith("vis") and weight.ndim == 2][-1]  # of the image tower
+    return last.detach()[0].float().cpu().contiguous()
 
 
 def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceHead:
@@ -161,7 +193,7 @@ def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceH
         weights = load_file(folder / HEAD_FILE)
     except SafetensorError as error:
         raise ValueError(f"{folder / HEAD_FILE} is damaged ({error}): copy it or learn the reward again") from error
-    known, found = weights.pop(FINGERPRINT), _fingerprint(backbone).cpu()
+    known, found = weights.pop(FINGERPRINT), _fingerprint(backbone)
     if known.shape != found.shape or not torch.allclose(known, found, rtol=1e-2, atol=1e-4):
         raise ValueError(
             f"the reward in {folder} was learned on another CLIP than {backbone.source} holds now: "
@@ -180,7 +212,12 @@ def _preference(
 ) -> Reward:
     from sfumato import emoji64
 
-    return PreferenceReward(emoji64.path("preference") if model == BUNDLED else model, processor, device, dtype)
+    folder = emoji64.path("preference") if model == BUNDLED else model
+    learned = _read_config(Path(folder)) or {}
+    if "members" not in learned:
+        return PreferenceReward(folder, processor, device, dtype)
+    members = [PreferenceReward(Path(folder) / name, processor, device, dtype) for name in learned["members"]]
+    return Ensemble(members, learned["penalty"])
 
 
 PICKSCORE, PICKSCORE_PROCESSOR = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
