@@ -17,7 +17,7 @@ from sfumato.images import image_size
 from sfumato.preferences.check import what_labels_lack
 from sfumato.preferences.pairs import Pair, load_pairs
 from sfumato.preferences.split import leaks, split_pairs
-from sfumato.preferences.train import train_preference
+from sfumato.preferences.train import begun, train_preference
 from sfumato.runs import write_text
 
 
@@ -85,7 +85,7 @@ def _keep_recipe(recipe: PreferenceRecipe) -> None:
         ValueError: it is another one.
     """
     path, asked = Path(recipe.folder) / RECIPE, recipe.resolved()
-    if not path.exists():
+    if not (path.exists() and begun(path.parent)):
         write_text(path, yaml.safe_dump(asked, sort_keys=False, allow_unicode=True))
         return
     before = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -96,9 +96,9 @@ def train_preference(
 
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Write the settings down, or see that they are those in the folder; the evaluation if it is there."""
-    done, begun = folder / EVALUATION, folder / TRAINING / SETTINGS
+    done, asked = folder / EVALUATION, folder / TRAINING / SETTINGS
     found = read_json(done) if done.exists() else None
-    before = read_json(begun) if begun.exists() else settings
+    before = read_json(asked) if begun(folder) and asked.exists() else settings
     changed = sorted(key for key in settings if before.get(key) != settings[key])
     if changed or (found and found.get("settings") != _digest(settings)):
         raise ValueError(
@@ -106,8 +106,13 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
             "another folder, or repeat the call that made it"
         )
     if found is None:
-        write_json(begun, settings)
+        write_json(asked, settings)
     return found
+
+
+def begun(folder: Path) -> bool:
+    """Whether a training in the folder has left anything that another one would spoil."""
+    return (folder / EVALUATION).exists() or any((folder / TRAINING).glob("*.safetensors"))
 
 
 def _digest(value: Any) -> str:
