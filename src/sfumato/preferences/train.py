@@ -80,7 +80,7 @@ def train_preference(
         **{name: _digest(part) for name, part in (("pairs", pairs), ("held_out", held_out), ("test", test))},
     }
     if (found := _begin(folder, settings)) is None:
-        work = _Work(model, processor, held_out, test, folder, read, accelerator)
+        work = _Work(model, processor, [pairs, held_out, test], folder, read, accelerator)
         results = [(job, *work.result(job)) for job in _jobs(pairs, config)]
         found = _evaluation(config, results, held_out, test)
         found |= {"leaks": leaks(pairs, test or held_out), "settings": _digest(settings)}
@@ -156,13 +156,12 @@ class _Work:
         self,
         model: str | Path,
         processor: str | Path | None,
-        held_out: Sequence[Pair],
-        test: Sequence[Pair],
+        parts: Sequence[Sequence[Pair]],
         folder: Path,
         read: ReadImage,
         accelerator: Accelerator,
     ):
-        self.model, self.processor, self.held_out, self.test = model, processor, held_out, test
+        self.model, self.processor, self.parts = model, processor, parts
         self.folder, self.read, self.accelerator = folder, read, accelerator
         self.embedder: Embedder | None = None
 
@@ -176,19 +175,20 @@ class _Work:
 
     def _train(self, job: _Job, path: Path) -> None:
         state, config = self.folder / TRAINING / f"{job.name}.safetensors", job.config
-        reward = PreferenceReward(self.model, self.processor, self.accelerator.device)
+        reward, (_, held_out, test) = PreferenceReward(self.model, self.processor, self.accelerator.device), self.parts
+        if not config.full and self.embedder is None:  # all at once, so that what is done first changes no batch
+            self.embedder = Embedder(reward, config, self.read, self.accelerator)
+            self.embedder.remember([pair for part in self.parts for pair in part])
         fit = PreferenceFit(
-            reward, job.pairs, self.held_out, config, self.read, state, self.embedder, self.accelerator
+            reward, job.pairs, held_out, config, self.read, state, self.embedder, self.accelerator
         )
-        self.embedder = None if config.full else fit.embedder
         self._show(fit, job.name)
         embed = fit.embedder
-        embed.remember(self.test)
-        held = embed.all_rewards(reward, self.held_out)
-        temperature = fit_temperature(held[:, 0] - held[:, 1], _labels(self.held_out))
+        held = embed.all_rewards(reward, held_out)
+        temperature = fit_temperature(held[:, 0] - held[:, 1], _labels(held_out))
         if config.calibrate:
             reward.rescale(1 / temperature, -held.mean().item() / temperature if reward.head else 0.0)
-        rewards = embed.all_rewards(reward, self.test or self.held_out)
+        rewards = embed.all_rewards(reward, test or held_out)
         if self.accelerator.is_main_process:
             if job.kept:
                 reward.save(self.folder / (job.name if config.members > 1 else ""), config.full)
