@@ -238,11 +238,12 @@ INFO = (
     RewardInfo(
         "pickscore",
         "PickScore v1: what people chose on Pick-a-Pic (CLIP-H)",
-        "[-100, 100], observed 17 to 24",
+        "[-100, 100]",
         True,
         _pickscore,
         model=PICKSCORE,
         licence="MIT",
         size="3.9 GB",
+        observed="17 to 24",
     ),
 )
