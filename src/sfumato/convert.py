@@ -1,14 +1,17 @@
-"""From the weights that an author published to the safetensors file that sfumato loads."""
+"""From the weights that an author published to the safetensors that sfumato loads: a file, or a model's folder."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sfumato.metrics.extractors import dreamsim, inception, lpips
+from sfumato.rewards import aesthetic, open_clip
+from sfumato.runs import write_json
 from sfumato.weights import read_published, save_weights
 
 Converted = tuple[dict[str, torch.Tensor], dict[str, str], Sequence[Path]]
@@ -22,24 +25,26 @@ class Kind:
     Attributes:
         wants: the sources to give, in words.
         convert: from the sources to what is written.
+        config: what the tensors need as `config.json` beside them, where a transformers model is written, in a folder.
     """
 
     wants: str
     convert: Callable[[Sequence[Path]], Converted]
+    config: Callable[[dict[str, torch.Tensor]], dict[str, Any]] | None = None
 
 
 def convert_weights(kind: str, sources: Sequence[str | Path], out: str | Path) -> Path:
-    """Convert published weights, pickles among them, into one safetensors file.
+    """Convert published weights, pickles among them, into one safetensors file, or a folder with it.
 
     A pickle is read as tensors and plain values only, so that no code in it can run.
 
     Args:
         kind: a key of `KINDS`.
         sources: files or a folder, as the kind wants them.
-        out: file to write; ends with .safetensors.
+        out: file to write, which ends with .safetensors; a folder for hpsv2.
 
     Returns:
-        The file that was written.
+        What was written.
 
     Raises:
         OSError: a source does not exist.
@@ -47,10 +52,13 @@ def convert_weights(kind: str, sources: Sequence[str | Path], out: str | Path) -
     """
     if kind not in KINDS:
         raise ValueError(f"there is no kind of weights {kind!r}: choose one of {', '.join(KINDS)}")
-    if (out := Path(out)).suffix != ".safetensors":
-        raise ValueError(f"{out} must end with .safetensors")
+    out, config = Path(out), KINDS[kind].config
+    if (out.suffix == ".safetensors") == bool(config):
+        raise ValueError(f"{out} must {'be a folder' if config else 'end with .safetensors'}")
     tensors, about, files = KINDS[kind].convert([Path(source) for source in sources])
-    save_weights(out, tensors, kind, files, **about)
+    if config:
+        write_json(out / "config.json", config(tensors))
+    save_weights(out / "model.safetensors" if config else out, tensors, kind, files, **about)
     return out
 
 
@@ -69,6 +77,14 @@ def _dreamsim(sources: Sequence[Path]) -> Converted:
     return tensors, {"branches": branches}, files
 
 
+def _aesthetic(sources: Sequence[Path]) -> Converted:
+    return aesthetic.published(_joined(sources)), {}, sources
+
+
+def _hpsv2(sources: Sequence[Path]) -> Converted:
+    return open_clip.published(_joined(sources)), {}, sources
+
+
 def _joined(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
     """The state dicts of several files in one.
 
@@ -80,7 +96,7 @@ def _joined(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
         state = read_published(source)
         if not isinstance(state, dict):
             raise ValueError(f"{source} holds a {type(state).__name__}, not tensors by name")
-        joined |= state
+        joined |= state.get("state_dict", state)
     return joined
 
 
@@ -88,4 +104,6 @@ KINDS = {
     "inception": Kind("pt_inception-2015-12-05-6726825d.pth", _inception),
     "lpips": Kind("torchvision's checkpoint (alexnet-owt-*.pth or vgg16-*.pth) and lpips/weights/v0.1/*.pth", _lpips),
     "dreamsim": Kind("a LoRA folder that the package dreamsim downloaded, such as models/ensemble_lora", _dreamsim),
+    "aesthetic": Kind("sac+logos+ava1-l14-linearMSE.pth", _aesthetic),
+    "hpsv2": Kind("HPS_v2_compressed.pt or HPS_v2.1_compressed.pt", _hpsv2, open_clip.config),
 }

@@ -46,8 +46,9 @@ INFO = (
     RewardInfo(
         "clip_score",
         "100 max(cos(image, text), 0); model: folder, hub id or emoji64",
-        "[0, 100], observed 15 to 40",
+        "[0, 100]",
         True,
         _clip_score,
+        observed="15 to 40",
     ),
 )

@@ -14,14 +14,15 @@ class SigLIPScore:
     """r = exp(s) cos(image, text) + b, the log-odds that the text belongs to the image (Zhai et al. 2023, 2303.15343).
 
     SigLIPs are trained pair by pair: σ(r) is the probability that image and text belong together, on its own, without
-    other texts to compare with; 0 is even odds, and most images of other things are below -5. The reward is the logit,
-    because σ has next to no gradient at either end: an image that does not show its prompt at all would not be told what
-    to do. Both rank images of all prompts alike. r lies in [b - exp(s), b + exp(s)]; with the published b ≈ -13 to -17
-    and exp(s) ≈ 110 to 120, values from -15 to 5 have been seen. Images are floats in [0, 1]. Differentiable.
+    other texts to compare with. The reward is the logit, because σ has next to no gradient at either end: an image that
+    does not show its prompt at all would not be told what to do. Both rank images alike. r lies in [b - exp(s), b +
+    exp(s)]; published models have b of -13 to -17 and exp(s) of 110 to 120, so an image of something else (cosine near
+    0) is near b, and 0, which is even odds, needs a cosine of 0.11 to 0.15. Images are floats in [0, 1].
+    Differentiable.
 
     Args:
-        model: folder or hub id of a `SiglipModel` with tokenizer and `preprocessor_config.json`: SigLIP, and SigLIP 2 of
-            a fixed size. Google's are under Apache-2.0.
+        model: folder or hub id of a `SiglipModel` with tokenizer and `preprocessor_config.json`: SigLIP, or SigLIP 2
+            of a fixed size. Google's are under Apache-2.0.
         device: where the model runs.
         dtype: of its weights; float32 unless given.
 
@@ -52,7 +53,7 @@ INFO = (
     RewardInfo(
         "siglip_score",
         "log-odds that image and text belong together; model: folder or hub id of a SigLIP or SigLIP 2",
-        "[b - exp(s), b + exp(s)], observed -15 to 5",
+        "[b - exp(s), b + exp(s)]",
         True,
         SigLIPScore,
     ),
