@@ -59,7 +59,7 @@ def measure(name: str, repetitions: int, steps: int, clock: Callable[[], float])
     reward = build_reward({"name": "preference", "model": "emoji64"})
     sampling = SamplingConfig(num_inference_steps=steps, guidance_scale=3.0, arguments={"eta": 1.0})
     config = TrainingConfig(steps=10_000, batch_size=8, lora=LoraConfig(rank=8, targets=TARGETS), monitor_every=None)
-    config = config.model_copy(update={"prefix": PrefixConfig(dtype=None, unconditional_every=1)})
+    config = config.model_copy(update={"prefix": PrefixConfig(dtype=None, denoiser_every=1)})
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(demo_pipeline(), OBJECTIVES[name], reward, PROMPTS, config, sampling, folder)
         noisy = len(planned_stochastic_steps(trainer.pipe, prompt=PROMPTS[0], **sampling.call()))

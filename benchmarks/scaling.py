@@ -58,7 +58,7 @@ def measure(name: str, updates: int) -> None:
             "gradient_checkpointing": True,
             "memory": SAVING,
             "monitor_every": None,
-            "prefix": {"merge": False, "dtype": None, "unconditional_every": 1},
+            "prefix": {"merge": False, "dtype": None, "denoiser_every": 1},
         }
     )
     sampling = SamplingConfig(num_inference_steps=STEPS, guidance_scale=7.5, arguments={"height": SIZE, "width": SIZE})

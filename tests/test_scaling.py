@@ -89,7 +89,7 @@ def test_the_highest_memory_of_an_update_is_the_predicted_one(last_steps, tmp_pa
     options = {
         "batch_size": images,
         "lora": {"rank": 8},
-        "prefix": {"merge": False, "dtype": None, "unconditional_every": 1},
+        "prefix": {"merge": False, "dtype": None, "denoiser_every": 1},
     }
     updates = iter(make_trainer(tmp_path, objective=Draft(last_steps), **options))
     next(updates)  # the optimiser has its state, the prompts are encoded

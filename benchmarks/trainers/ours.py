@@ -12,7 +12,7 @@ from sfumato.config import SamplingConfig, TrainingConfig
 from sfumato.training import Trainer
 from sfumato.training.objective import build_objective
 
-EXACT = {"dtype": None, "unconditional_every": 1}
+EXACT = {"dtype": None, "denoiser_every": 1}
 DRAFT = {"objective": {"name": "draft", "last_steps": 1}}
 METHODS: dict[str, dict[str, Any]] = {
     "draft": DRAFT,

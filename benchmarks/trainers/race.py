@@ -63,8 +63,8 @@ def train(module: str, settings: Settings, gain: float, cap: float) -> dict[str,
     """One run.
 
     Returns:
-        `minutes` of CPU time in training until the gain was reached, None if it was not; `updates` done; the `highest` gain, and
-        the `curve` of (minutes, updates, gain).
+        `minutes` of CPU time in training until the gain was reached, None if it was not; `updates` done; the `highest`
+        gain, and the `curve` of (minutes, updates, gain).
     """
     side, reward = importlib.import_module(module).start(settings), REWARDS[settings.reward]()
     spent, updates = 0.0, 0

@@ -16,9 +16,10 @@ from bed import EMOJI, HELD_OUT, PROMPTS, RANK, preference
 from diffusers import DiffusionPipeline
 
 from sfumato.pipelines.adapters import AdapterSwitch, add_lora, denoiser, load_lora, trainable
-from sfumato.pipelines.halves import conditional_gradient, unconditional_seldom
+from sfumato.pipelines.halves import conditional_gradient
 from sfumato.pipelines.prefix import cheaper, computed_in, merged
 from sfumato.pipelines.rollout import rollout
+from sfumato.pipelines.skipping import denoised_every
 
 
 def report(folder: Path, rounds: int, batches: int, threads: int) -> Iterator[str]:
@@ -97,8 +98,8 @@ def gradients(batches: int) -> Iterator[str]:
         "LoRA merged": partial(merged, switch),
         "bfloat16": partial(computed_in, pipe, torch.bfloat16),
         "bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16),
-        **{f"unconditional half every {n} steps": partial(unconditional_seldom, pipe, n) for n in (2, 3, 4)},
-        "every 3 steps, LoRA merged, bfloat16": partial(cheaper, pipe, switch, torch.bfloat16, 3),
+        **{f"denoiser every {n} steps": partial(denoised_every, pipe, n) for n in (2, 3)},
+        "every 2 steps, bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16, 2),
         "LoRA skipped": switch.off,
         "halves": nullcontext,
     }

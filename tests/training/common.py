@@ -32,7 +32,7 @@ def brightness(images, prompts):
 
 def settings(**changes):
     small = {"lora": LORA, "steps": 3, "batch_size": 2, "lr": 1e-2, "checkpoint_every": 100}
-    exact = {"prefix": {"dtype": None, "unconditional_every": 1}, "monitor_every": None}
+    exact = {"prefix": {"dtype": None, "denoiser_every": 1}, "monitor_every": None}
     return TrainingConfig.model_validate({**small, **exact, **changes})
 
 

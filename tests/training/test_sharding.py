@@ -21,7 +21,7 @@ OPTIONS = {
     "micro_batch_size": 1,
     "steps": 2,
     "lr": 1e-3,
-    "prefix": {"merge": False, "dtype": "bfloat16", "unconditional_every": 2},
+    "prefix": {"merge": False, "dtype": "bfloat16", "denoiser_every": 2},
 }
 CASES = {
     "sd": {"objective": Draft(2), "gradient_checkpointing": True, "monitor_every": 1},

@@ -54,8 +54,8 @@ class PrefixConfig(Strict):
         "auto",
         description="compute in this dtype; `auto` is bfloat16 for weights in float32 on hardware that has it",
     )
-    unconditional_every: int = Field(
-        2, ge=1, description="run the unconditional half of guidance in every n-th step; 1 changes no image"
+    denoiser_every: int = Field(
+        2, ge=1, description="run the denoiser in every n-th step, and foresee the others; 1 changes no image"
     )
 
 

@@ -10,23 +10,23 @@ from typing import Any
 import torch
 
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser_name
-from sfumato.pipelines.halves import unconditional_seldom
 from sfumato.pipelines.patching import patched
+from sfumato.pipelines.skipping import denoised_every
 from sfumato.pipelines.trees import leaves, mapped
 
 
 @contextmanager
 def cheaper(
-    pipe: Any, merge: AdapterSwitch | None = None, dtype: torch.dtype | None = None, unconditional_every: int = 1
+    pipe: Any, merge: AdapterSwitch | None = None, dtype: torch.dtype | None = None, denoiser_every: int = 1
 ) -> Iterator[None]:
-    """What is asked for of `merged`, `computed_in` and `unconditional_seldom`."""
+    """What is asked for of `merged`, `computed_in` and `denoised_every`."""
     with ExitStack() as stack:
         if merge is not None:
             stack.enter_context(merged(merge))
         if dtype is not None:
             stack.enter_context(computed_in(pipe, dtype))
-        if unconditional_every > 1:
-            stack.enter_context(unconditional_seldom(pipe, unconditional_every))
+        if denoiser_every > 1:
+            stack.enter_context(denoised_every(pipe, denoiser_every))
         yield
 
 

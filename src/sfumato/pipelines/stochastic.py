@@ -38,7 +38,7 @@ def step_mean(pipe: Any, step: Step, prediction: torch.Tensor) -> torch.Tensor:
     Returns:
         (B, ...), in float32 at least.
     """
-    return _take(pipe.scheduler, step, _Normal(0.0), _precise(step.sample.detach()), _precise(prediction))
+    return _take(pipe.scheduler, step, Normal(0.0), _precise(step.sample.detach()), _precise(prediction))
 
 
 def step_std(pipe: Any, step: Step) -> torch.Tensor:
@@ -133,7 +133,7 @@ def planned_stochastic_steps(pipe: Any, **arguments: Any) -> list[int]:
     return found
 
 
-class _Normal(TorchFunctionMode):
+class Normal(TorchFunctionMode):
     """Puts a number in place of every normal random number, or with `None` lets them be, and keeps what was drawn."""
 
     def __init__(self, value: float | None):
@@ -158,7 +158,7 @@ class _Normal(TorchFunctionMode):
 def _take(
     scheduler: Any,
     step: Step,
-    noise: _Normal,
+    noise: Normal,
     sample: torch.Tensor,
     prediction: torch.Tensor,
     *,
@@ -182,13 +182,13 @@ def _take(
 def _deviations(scheduler: Any, step: Step) -> torch.Tensor:
     """What z = 1 adds to a step from zeros, (B, ...)."""
     zeros = torch.zeros_like(_precise(step.sample)), torch.zeros_like(_precise(step.prediction))
-    return _take(scheduler, step, _Normal(1.0), *zeros) - _take(scheduler, step, _Normal(0.0), *zeros)
+    return _take(scheduler, step, Normal(1.0), *zeros) - _take(scheduler, step, Normal(0.0), *zeros)
 
 
 @torch.no_grad()
 def _noise(scheduler: Any, step: Step) -> torch.Tensor:
     generators = [torch.Generator("cpu").set_state(state) for state in step.noise]
-    noise = _Normal(None)
+    noise = Normal(None)
     _take(scheduler, step, noise, step.sample, step.prediction, generators=generators)
     if not noise.drawn:
         return torch.zeros_like(step.sample)
@@ -211,7 +211,7 @@ def _check_law(scheduler: Any, step: Step) -> None:
     if prediction.shape != sample.shape:
         raise ValueError(f"{name} takes its variances from the denoiser: choose another variance_type, or {ADVICE}")
     unknown = f"{name} does not step to mean + std · z, so its steps have no known density: {ADVICE}"
-    mean, deviations = _take(scheduler, step, _Normal(0.0), sample, prediction), _deviations(scheduler, step)
+    mean, deviations = _take(scheduler, step, Normal(0.0), sample, prediction), _deviations(scheduler, step)
     error = (mean + deviations * _noise(scheduler, step) - step.next_sample).abs().max()
     scale = torch.stack([value.abs().max() for value in (sample, prediction, mean)]).max()
     if not error <= 16 * scale * max(torch.finfo(dtype).eps for dtype in (step.next_sample.dtype, torch.float32)):
@@ -219,7 +219,7 @@ def _check_law(scheduler: Any, step: Step) -> None:
     if not deviations.abs().max() > LEAST:
         return
     forged = _with_other_history(step.state, sample.shape)
-    if not torch.equal(_take(scheduler, step, _Normal(0.0), sample, prediction, state=forged), mean):
+    if not torch.equal(_take(scheduler, step, Normal(0.0), sample, prediction, state=forged), mean):
         raise ValueError(
             f"the steps of {name} depend on the predictions of earlier steps as well, so the density of one is not "
             f"known from its own prediction: set solver_order=1 where it can be set, or {ADVICE}"

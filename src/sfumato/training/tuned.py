@@ -131,7 +131,7 @@ def _cheaper(pipe: Any, config: PrefixConfig, switch: AdapterSwitch | None = Non
         dtype = lower_precision(denoiser(pipe))
     else:
         dtype = getattr(torch, config.dtype) if config.dtype else None
-    return cheaper(pipe, switch if config.merge else None, dtype, config.unconditional_every)
+    return cheaper(pipe, switch if config.merge else None, dtype, config.denoiser_every)
 
 
 def _in_float32(own: nn.Parameter) -> nn.Parameter:
