@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 from bed import EMOJI, HELD_OUT, PROMPTS, RANK, preference
 from diffusers import DiffusionPipeline
@@ -20,6 +21,9 @@ from sfumato.pipelines.halves import conditional_gradient
 from sfumato.pipelines.prefix import cheaper, computed_in, merged
 from sfumato.pipelines.rollout import rollout
 from sfumato.pipelines.skipping import denoised_every
+
+HALVES = "all exact, but no gradient through the unconditional half"
+SCHEDULERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler")
 
 
 def report(folder: Path, rounds: int, batches: int, threads: int) -> Iterator[str]:
@@ -90,40 +94,55 @@ def gradients(batches: int) -> Iterator[str]:
     load_lora(pipe, EMOJI / "tuned", "tuned")
     for name, parameter in denoiser(pipe).named_parameters():
         parameter.requires_grad_("lora_" in name)
-    switch, reward = AdapterSwitch(denoiser(pipe), "tuned"), preference()
-    whole = {"halves": partial(conditional_gradient, pipe, len(PROMPTS))}
+    switch, own = AdapterSwitch(denoiser(pipe), "tuned"), pipe.scheduler
+    together = {"every 2 steps, bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16, 2)}
     prefixes = {
-        "exact": nullcontext,
         "exact, other images": nullcontext,
         "LoRA merged": partial(merged, switch),
         "bfloat16": partial(computed_in, pipe, torch.bfloat16),
         "bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16),
         **{f"denoiser every {n} steps": partial(denoised_every, pipe, n) for n in (2, 3)},
-        "every 2 steps, bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16, 2),
+        **together,
         "LoRA skipped": switch.off,
-        "halves": nullcontext,
+        HALVES: nullcontext,
     }
+    yield f"{'gradient of DRaFT-1 on emoji-64':70}{'cosine':>9}{'worst':>9}{'length':>9}"
+    yield from compared(pipe, 12, batches, prefixes)
+    for steps in (20, 50):
+        yield from compared(pipe, steps, batches, together)
+    for name in SCHEDULERS:
+        pipe.scheduler = getattr(diffusers, name).from_config(own.config)
+        yield from compared(pipe, 20, batches, together)
+
+
+def compared(
+    pipe: Any, steps: int, batches: int, prefixes: dict[str, Callable[[], AbstractContextManager[None]]]
+) -> Iterator[str]:
+    """A line for each of the prefixes."""
+    reward = preference()
     cosines: dict[str, list[float]] = defaultdict(list)
     lengths: dict[str, list[float]] = defaultdict(list)
     for batch in range(batches):
-        exact = torch.empty(0)
+        prompts, seeds = (PROMPTS, HELD_OUT)[batch % 2], [100 * batch + i for i in range(len(PROMPTS))]
+        exact = gradient(pipe, reward, prompts, seeds, steps, nullcontext())
         for name, prefix in prefixes.items():
-            seeds = [100 * batch + i + (50 if "other" in name else 0) for i in range(len(PROMPTS))]
-            with whole.get(name, nullcontext)():
-                found = gradient(pipe, reward, PROMPTS if batch % 2 == 0 else HELD_OUT, seeds, prefix())
-            exact = found if name == "exact" else exact
+            there = [seed + 50 for seed in seeds] if "other" in name else seeds
+            halved = conditional_gradient(pipe, len(seeds)) if name == HALVES else nullcontext()
+            with halved:
+                found = gradient(pipe, reward, prompts, there, steps, prefix())
             cosines[name].append(float(torch.cosine_similarity(found, exact, 0)))
             lengths[name].append(float(found.norm() / exact.norm()))
-    yield f"{'gradient of DRaFT-1 on emoji-64':50}{'cosine':>9}{'worst':>9}{'length':>9}"
-    for name, found in cosines.items():
-        yield f"{name:50}{statistics.mean(found):9.5f}{min(found):9.5f}{statistics.mean(lengths[name]):9.4f}"
+    sampler = f" ({type(pipe.scheduler).__name__.removesuffix('Scheduler')}, {steps})"
+    for name, values in cosines.items():
+        length = statistics.mean(lengths[name])
+        yield f"{name + sampler:70}{statistics.mean(values):9.5f}{min(values):9.5f}{length:9.4f}"
 
 
 def gradient(
-    pipe: Any, reward: Any, prompts: list[str], seeds: list[int], prefix: AbstractContextManager[None]
+    pipe: Any, reward: Any, prompts: list[str], seeds: list[int], steps: int, prefix: AbstractContextManager[None]
 ) -> torch.Tensor:
-    """Of the mean reward through the last of 12 steps, as one vector."""
-    call = {"num_inference_steps": 12, "guidance_scale": 3.0}
+    """Of the mean reward through the last step, as one vector."""
+    call = {"num_inference_steps": steps, "guidance_scale": 3.0}
     sampled = rollout(pipe, prompt=prompts, seeds=seeds, last_steps=1, prefix=prefix, **call)
     found = torch.autograd.grad(reward(sampled.images, prompts).mean(), trainable(denoiser(pipe)))
     return torch.cat([part.flatten() for part in found]).double()
