@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sfumato.metrics.extractors import dreamsim, inception, lpips
-from sfumato.rewards import aesthetic, open_clip
+from sfumato.rewards import aesthetic, image_reward, open_clip
 from sfumato.runs import write_json
 from sfumato.weights import read_published, save_weights
 
@@ -85,6 +85,10 @@ def _hpsv2(sources: Sequence[Path]) -> Converted:
     return open_clip.published(_joined(sources)), {}, sources
 
 
+def _imagereward(sources: Sequence[Path]) -> Converted:
+    return image_reward.published(_joined(sources)), {}, sources
+
+
 def _joined(sources: Sequence[Path]) -> dict[str, torch.Tensor]:
     """The state dicts of several files in one.
 
@@ -106,4 +110,5 @@ KINDS = {
     "dreamsim": Kind("a LoRA folder that the package dreamsim downloaded, such as models/ensemble_lora", _dreamsim),
     "aesthetic": Kind("sac+logos+ava1-l14-linearMSE.pth", _aesthetic),
     "hpsv2": Kind("HPS_v2_compressed.pt or HPS_v2.1_compressed.pt", _hpsv2, open_clip.config),
+    "imagereward": Kind("ImageReward.pt", _imagereward),
 }
