@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import CLIPModel
 
-from sfumato.rewards import PreferenceReward
+from sfumato.rewards import PreferenceReward, build_reward
+from sfumato.rewards.preference import save_ensemble
 from tests.rewards.test_clip import PROMPTS, cosines
 from tests.rewards.tiny_clip import save_tiny_clip
 
@@ -99,6 +100,42 @@ def test_gradient_equals_finite_differences(tiny_clip, tmp_path):
     reward = PreferenceReward(tmp_path / "reward", dtype=torch.float64)
     images = torch.rand(1, 3, 9, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.3
     assert torch.autograd.gradcheck(lambda x: reward(x, ["cat"]), images.requires_grad_())
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_rescaled_it_keeps_the_order_of_images(tiny_clip, images, hidden):
+    reward = with_random_head(tiny_clip, hidden)
+    before = reward(images, PROMPTS)
+    reward.rescale(0.25, -3.0)
+    torch.testing.assert_close(reward(images, PROMPTS), 0.25 * before - 3)
+    with pytest.raises(ValueError, match="positive factor"):
+        reward.rescale(0.0)
+
+
+def test_without_a_head_its_temperature_is_rescaled_and_nothing_can_shift_it(images, tmp_path):
+    reward = PreferenceReward(save_tiny_clip(tmp_path))
+    before = reward(images, PROMPTS)
+    with pytest.raises(ValueError, match="shifted only if it has a head"):
+        reward.rescale(1.0, 1.0)
+    reward.rescale(0.25)
+    torch.testing.assert_close(reward(images, PROMPTS), 0.25 * before)
+    reward.save(tmp_path / "saved", with_backbone=True)
+    assert not (tmp_path / "saved" / "preference.json").exists()
+    assert torch.equal(PreferenceReward(tmp_path / "saved")(images, PROMPTS), reward(images, PROMPTS))
+
+
+def test_an_ensemble_is_built_of_the_rewards_in_subfolders(tmp_path, images):
+    clip = save_tiny_clip(tmp_path / "clip")
+    for name, hidden in (("a", 0), ("b", 4)):
+        with_random_head(clip, hidden).save(tmp_path / "both" / name, with_backbone=False)
+    save_ensemble(tmp_path / "both", ["a", "b"], 0.5)
+    moved = (tmp_path / "both").rename(tmp_path / "moved")
+    reward = build_reward({"name": "preference", "model": str(moved)})
+    one, other = (PreferenceReward(moved / name)(images, PROMPTS) for name in "ab")
+    torch.testing.assert_close(reward(images, PROMPTS), (one + other) / 2 - 0.5 * (one - other).abs() / 2)
+    assert len({id(part.backbone) for part in reward.rewards}) == 1, "they share the backbone"
+    with pytest.raises(ValueError, match="holds an ensemble of 2 rewards"):
+        PreferenceReward(moved)
 
 
 def test_a_reward_without_a_head_is_not_saved(tiny_clip, tmp_path):
