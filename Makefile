@@ -20,7 +20,7 @@ demo: setup  ## tune emoji-64 until it collapses, undo it, measure everything, w
 	$(BIN)/sfumato demo
 
 test: setup  ## the test suite
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m 'not torture'
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m 'not torture' -n auto --dist loadfile
 
 torture: setup  ## kill, fuzz and load campaigns
 	$(BIN)/python -m pytest -m torture --timeout 3600
