@@ -65,7 +65,8 @@ def test_a_configuration_as_in_a_recipe_with_a_prompt_for_each_image(pictures, s
     assert found["reward"] == "min(clip_score, colourfulness)"
     reward = build_reward(config)
     expected = [
-        reward(load_image(path)[None], [prompt]).item() for path, prompt in zip(pictures, ("cat", "red dog"), strict=True)
+        reward(load_image(path)[None], [prompt]).item()
+        for path, prompt in zip(pictures, ("cat", "red dog"), strict=True)
     ]
     assert [row["score"] for row in found["scores"]] == pytest.approx(expected, rel=1e-5)
     assert [(row["image"], row["prompt"]) for row in found["scores"]] == [

@@ -18,7 +18,7 @@ from sfumato.frontier.sweep import Instruments, Labels, Sweep
 from sfumato.metrics import Extractor, JudgeFeatures, build_extractor
 from sfumato.pipelines.load import default_device, load_pipeline, process_state
 from sfumato.rewards import Reward, build_reward, check_prompts
-from sfumato.rewards.calibration import measure, recall, remember, unmeasured
+from sfumato.rewards.calibration import calibrate, recall, remember, unmeasured
 from sfumato.runs import Run
 from sfumato.training import Monitor, Trainer
 from sfumato.training.checkpoints import finished
@@ -186,7 +186,7 @@ class Experiment:
             if self.is_main_process:
                 size = self.recipe.training.micro_batch_size or self.recipe.training.batch_size
                 batches = base_images(pipe, self.recipe.prompts, MANY, size, self.recipe.sampling.call())
-                measure(left, tqdm(batches, desc="measuring the base", unit="batch", total=-(-MANY // size)))
+                calibrate(left, tqdm(batches, desc="measuring the base", unit="batch", total=-(-MANY // size)))
                 remember(left, self.run.normalization)
             process_state().wait_for_everyone()
             recall(left, self.run.normalization)

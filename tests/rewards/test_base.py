@@ -113,7 +113,9 @@ def test_scores_outside_the_declared_range_are_refused(bounds, value, fine):
     if fine:
         assert score(reward, torch.rand(1, 3, 8, 8), ["a"]).item() == pytest.approx(value)
     else:
-        with pytest.raises(RewardError, match=r"'ranged' returned .* outside its declared range .*: correct the reward"):
+        with pytest.raises(
+            RewardError, match=r"'ranged' returned .* outside its declared range .*: correct the reward"
+        ):
             score(reward, torch.rand(1, 3, 8, 8), ["a"])
 
 

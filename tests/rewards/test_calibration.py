@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sfumato.rewards import Minimum, Normalized, RewardError, WeightedSum, as_reward, build_reward, measure, score
+from sfumato.rewards import Minimum, Normalized, RewardError, WeightedSum, as_reward, build_reward, calibrate, score
 from sfumato.rewards.base import UNBOUNDED, FunctionReward
 from sfumato.rewards.calibration import recall, remember, unmeasured
 
@@ -21,7 +21,7 @@ def batches(*sizes):
 
 def test_it_has_mean_zero_and_deviation_one_where_it_was_measured():
     normalized = Normalized(reward())
-    measure([normalized], batches(3, 5, 2))
+    calibrate([normalized], batches(3, 5, 2))
     scores = torch.cat([score(normalized, images, prompts) for images, prompts in batches(3, 5, 2)])
     assert scores.mean().item() == pytest.approx(0, abs=1e-5)
     assert scores.std(correction=0).item() == pytest.approx(1, abs=1e-5)
@@ -47,16 +47,16 @@ def test_what_lies_within_another_is_measured_first():
     outer = Normalized(Minimum([inner, other]))
     rewards = [WeightedSum([outer, reward()], [1, 1])]
     assert unmeasured(rewards) == [inner, other]
-    measure(unmeasured(rewards), batches(4))
+    calibrate(unmeasured(rewards), batches(4))
     assert unmeasured(rewards) == [outer]
-    measure(unmeasured(rewards), batches(4))
+    calibrate(unmeasured(rewards), batches(4))
     assert unmeasured(rewards) == []
 
 
 def test_a_reward_that_does_not_vary_cannot_be_normalised():
     constant = Normalized(as_reward(lambda images, prompts: images.new_full((len(images),), 0.7), "constant"))
     with pytest.raises(RewardError, match=r"'constant' is 0.7 on all 4 images of the base model.*write normalize"):
-        measure([constant], batches(4))
+        calibrate([constant], batches(4))
     assert unmeasured([constant]) == [constant]
 
 
@@ -65,7 +65,7 @@ def test_a_file_remembers_it_for_the_same_configuration_only(tmp_path):
     colour = {"name": "colourfulness", "normalize": "base", "weight": 2}
     own = {"name": "tests.rewards_of_users:brightness", "normalize": "base"}
     before = build_reward([colour, own])
-    measure(unmeasured([before]), batches(6))
+    calibrate(unmeasured([before]), batches(6))
     remember(before.rewards[:1], path)
     remember(before.rewards[1:], path)
     after = build_reward([own, colour])
@@ -88,5 +88,5 @@ def test_given_numbers_are_taken():
 
 @pytest.mark.parametrize("how", ["bas", True, {"mean": 1}, {"mean": 1, "std": 1, "n": 2}, {"mean": 1, "std": 0}])
 def test_other_words_are_refused(how):
-    with pytest.raises(ValueError, match="normalize of 'colourfulness' is `base`|positive std"):
+    with pytest.raises(ValueError, match=r"normalize of 'colourfulness' is `base`|positive std"):
         build_reward({"name": "colourfulness", "normalize": how})

@@ -110,7 +110,7 @@ def test_the_penalty_is_exact_from_a_finite_strength_on(strength, best):
 
 @pytest.mark.parametrize(("at_least", "strength"), [(1.1, 1), (0.5, 0), (0.5, -1), (0.5, math.inf), (math.nan, 1)])
 def test_a_constraint_that_cannot_work_is_refused(at_least, strength):
-    with pytest.raises(ValueError, match="cannot reach|positive number"):
+    with pytest.raises(ValueError, match=r"cannot reach|positive number"):
         Constrained(*shares(red, green), at_least, strength)
 
 
@@ -161,7 +161,9 @@ def test_the_range_of_an_ensemble_is_reached():
 
 def test_composites_nest_and_their_gradient_is_that_of_finite_differences():
     inner = Ensemble(shares(red, green), 0.5)
-    reward = Constrained(WeightedSum([Minimum(shares(red, green)), inner], [2, -1]), Product(shares(red, green)), 0.9, 3)
+    reward = Constrained(
+        WeightedSum([Minimum(shares(red, green)), inner], [2, -1]), Product(shares(red, green)), 0.9, 3
+    )
     images = torch.rand(2, 3, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2)).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: reward(x, PROMPTS), images)
 

@@ -51,9 +51,7 @@ def test_rewards_of_rewards_are_written_like_any_other(tiny_clip):
     config = {"name": "minimum", "of": [grey, ["colourfulness", {"name": "jpeg_compressibility", "weight": 2}]]}
     found = build_reward(config)
     assert isinstance(found, Minimum) and isinstance(found.rewards[1], WeightedSum)
-    expected = torch.minimum(
-        -0.01 * colour(IMAGES, PROMPTS), colour(IMAGES, PROMPTS) + 2 * size(IMAGES, PROMPTS)
-    )
+    expected = torch.minimum(-0.01 * colour(IMAGES, PROMPTS), colour(IMAGES, PROMPTS) + 2 * size(IMAGES, PROMPTS))
     assert torch.equal(score(found, IMAGES, PROMPTS), expected)
     limited = build_reward({"name": "constrained", "of": clip, "subject_to": grey, "at_least": -0.3, "strength": 5})
     assert isinstance(limited, Constrained) and (limited.at_least, limited.strength) == (-0.3, 5.0)
@@ -103,7 +101,10 @@ def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
         ({"name": "colourfulness", "strength": 2}, r"'strength'; its options are: none"),
         ({"model": "emoji64"}, "needs a name"),
         ({"name": "minimum"}, "missing a required argument: 'of'; its options are: of"),
-        ({"name": "minimum", "of": "colourfulness"}, "reward 'minimum': `of` is a list of rewards, not 'colourfulness'"),
+        (
+            {"name": "minimum", "of": "colourfulness"},
+            "reward 'minimum': `of` is a list of rewards, not 'colourfulness'",
+        ),
         ({"name": "ensemble", "of": ["colourfulness", "colorfulness"]}, "unknown reward 'colorfulness'"),
         ({"name": "no_such_module:reward"}, r"cannot load the reward 'no_such_module:reward'.*module:attribute"),
     ],

@@ -7,7 +7,7 @@ recipe. Nothing here knows a pipeline.
 
 from sfumato.rewards.backbone import CLIPBackbone, load_backbone
 from sfumato.rewards.base import Reward, RewardError, as_reward, check_prompts, score
-from sfumato.rewards.calibration import Normalized, measure
+from sfumato.rewards.calibration import Normalized, calibrate
 from sfumato.rewards.clip import CLIPScore
 from sfumato.rewards.compose import Constrained, Ensemble, Minimum, Product, WeightedSum
 from sfumato.rewards.gold import JudgeGold
@@ -37,9 +37,9 @@ __all__ = [
     "WeightedSum",
     "as_reward",
     "build_reward",
+    "calibrate",
     "check_prompts",
     "list_rewards",
     "load_backbone",
-    "measure",
     "score",
 ]

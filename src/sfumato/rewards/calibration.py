@@ -23,7 +23,7 @@ class Normalized(Composite):
 
     Args:
         reward: r.
-        mean: m; None until it is measured by `measure` or found by `recall`.
+        mean: m; None until it is measured by `calibrate` or found by `recall`.
         std: s, likewise.
         source: plain values by which `recall` knows the reward again; its name unless given.
 
@@ -83,7 +83,7 @@ def _lacks(reward: Reward) -> TypeGuard[Normalized]:
 
 
 @torch.no_grad()
-def measure(rewards: Sequence[Normalized], batches: Iterable[tuple[torch.Tensor, list[str]]]) -> None:
+def calibrate(rewards: Sequence[Normalized], batches: Iterable[tuple[torch.Tensor, list[str]]]) -> None:
     """Give rewards the mean and deviation that they have on images.
 
     Args:

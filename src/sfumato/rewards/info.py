@@ -24,7 +24,7 @@ class RewardInfo:
         model: hub id of its weights; empty where it has none of its own.
         licence: of these weights.
         size: of these weights, to be downloaded.
-        observed: values that are usual, in words, as published; `list_rewards` adds those that were measured on emoji-64.
+        observed: usual values, in words, as published; `list_rewards` adds what was measured on emoji-64.
         package: that brings it, if it is not sfumato.
     """
 

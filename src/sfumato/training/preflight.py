@@ -50,7 +50,7 @@ def try_on_base(
     Raises:
         RewardError: as `try_reward`.
     """
-    found = list(base_images(pipe, prompts, FEW, min(config.micro_batch_size or FEW, FEW), call))
+    found = list(base_images(pipe, prompts, FEW, min(config.micro_batch_size or config.batch_size, FEW), call))
     images = torch.cat([images for images, _ in found])
     try_reward(reward, images, [prompt for _, batch in found for prompt in batch], needs_gradient(objective))
 
