@@ -22,8 +22,13 @@ from bed import EMOJI, HELD_OUT, REWARDS, Settings
 
 GAIN = 1.0
 """Above the base model's reward, which is where the demonstration's gold reward is highest."""
-OURS = ("draft", "ddpo")
-THEIRS = ("AlignProp, range of the steps", "DDPO", "AlignProp, K = 1")
+RUNNERS = {
+    "draft": "ours",
+    "AlignProp, range of the steps": "theirs",
+    "DDPO": "theirs",
+    "AlignProp, K = 1": "theirs",
+    "ddpo": "ours",
+}
 EVERY, IMAGES = 5, 4
 """Updates between evaluations, and images for each held-out prompt."""
 
@@ -32,14 +37,13 @@ def compare(lrs: list[float], gain: float, cap: float) -> Iterator[str]:
     """Runs what has not been run yet, and tabulates all; results are kept in build/trainers/reward."""
     yield f"\nuntil the held-out reward has risen by {gain:g}\n"
     yield "| training | learning rate | CPU minutes | updates | highest gain |\n|---|---|---|---|---|"
-    for module, names in (("ours", OURS), ("theirs", THEIRS)):
-        for name in names:
-            rows = {lr: _kept(module, _settings(name, lr), gain, cap) for lr in lrs}
-            best = min(rows, key=lambda lr: (rows[lr]["minutes"] or math.inf, -rows[lr]["highest"]))
-            for lr, row in rows.items():
-                minutes = f"> {cap:g}" if row["minutes"] is None else f"{row['minutes']:.1f}"
-                mark = " (best)" if lr == best else ""
-                yield f"| {name} | {lr:g}{mark} | {minutes} | {row['updates']} | {row['highest']:.2f} |"
+    for name, module in RUNNERS.items():
+        rows = {lr: _kept(module, _settings(name, lr), gain, cap) for lr in lrs}
+        best = min(rows, key=lambda lr: (rows[lr]["minutes"] or math.inf, -rows[lr]["highest"]))
+        for lr, row in rows.items():
+            minutes = f"> {cap:g}" if row["minutes"] is None else f"{row['minutes']:.1f}"
+            mark = " (best)" if lr == best else ""
+            yield f"| {name} | {lr:g}{mark} | {minutes} | {row['updates']} | {row['highest']:.2f} |"
 
 
 def _settings(name: str, lr: float) -> Settings:
