@@ -5,7 +5,6 @@ from statistics import fmean
 
 import pytest
 
-from sfumato.config import load_recipe
 from sfumato.experiment import Experiment
 from sfumato.runs import Run
 from tests.tiny_run import EVALUATION, RECIPE, write_recipe
@@ -53,18 +52,23 @@ def test_other_numbers_would_be_another_training(world, tmp_path, sfumato):
     assert outcome.code == 1 and "other settings (reward)" in outcome.err
 
 
-def test_an_evaluation_without_training_measures_it_too(world, tmp_path):
-    """Other seeds of the base, with the same prompts and settings: about 0 on average, by about 1."""
+def test_an_evaluation_uses_it_and_measures_what_was_added_later(world, tmp_path, sfumato):
+    """Other seeds of the base, with the same prompts and settings, score about 0 on average, by about 1."""
     evaluation = {**EVALUATION, "features": str(world / "vision"), "prompts": RECIPE["prompts"], "unrelated": None}
-    evaluation |= {"images_per_prompt": 12, "points": [{"kind": "base"}, {"kind": "best_of", "n": 2}]}
-    further = {"colour": {"name": "colourfulness", "normalize": "base"}, "raw": "colourfulness"}
-    path = recipe(world, tmp_path, reward=REWARD[0], evaluation={**evaluation, "rewards": further})
-    experiment = Experiment(load_recipe(path, [f"run={tmp_path / 'run'}"]))
-    experiment.evaluate()
-    rows = [row["scores"] for row in experiment.run.images() if row["point"] == "base"]
-    assert all(row["reward"] == row["colour"] for row in rows)
-    scores = [row["reward"] for row in rows]
-    assert abs(fmean(scores)) < 0.8
-    assert 0.4 < fmean(score**2 for score in scores) ** 0.5 < 2
-    (found,) = json.loads(experiment.run.normalization.read_text())
-    assert scores[0] * found["std"] + found["mean"] == pytest.approx(rows[0]["raw"], rel=1e-4)
+    evaluation |= {"images_per_prompt": 8, "points": [{"kind": "base"}, {"kind": "tuned"}]}
+    evaluation |= {"rewards": {"raw": "colourfulness"}}
+    path, run = recipe(world, tmp_path, reward=REWARD[0], evaluation=evaluation), Run(tmp_path / "run")
+    assert sfumato("train", path, f"run={run.path}").code == 0
+    (found,) = json.loads(run.normalization.read_text())
+    evaluation["rewards"]["size"] = {"name": "jpeg_incompressibility", "normalize": "base"}
+    recipe(world, tmp_path, reward=REWARD[0], evaluation=evaluation)
+    outcome = sfumato("evaluate", path, f"run={run.path}")
+    assert outcome.code == 0, outcome.err
+    assert json.loads(run.normalization.read_text())[0] == found
+    assert len(json.loads(run.normalization.read_text())) == 2
+    rows = [row["scores"] for row in run.images() if row["point"] == "base"]
+    assert rows[0]["reward"] * found["std"] + found["mean"] == pytest.approx(rows[0]["raw"], rel=1e-4)
+    for name in ("reward", "size"):
+        scores = [row[name] for row in rows]
+        assert abs(fmean(scores)) < 0.8
+        assert 0.4 < fmean(score**2 for score in scores) ** 0.5 < 2
