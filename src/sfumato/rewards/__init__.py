@@ -5,16 +5,19 @@ what is to be known of them; `compose` makes rewards of rewards; `registry` buil
 recipe. Nothing here knows a pipeline.
 """
 
+from sfumato.rewards.aesthetic import LAIONAesthetic
 from sfumato.rewards.backbone import CLIPBackbone, load_backbone
 from sfumato.rewards.base import Reward, RewardError, as_reward, check_prompts, score
 from sfumato.rewards.calibration import Normalized, calibrate
 from sfumato.rewards.clip import CLIPScore
 from sfumato.rewards.compose import Constrained, Ensemble, Minimum, Product, WeightedSum
 from sfumato.rewards.gold import JudgeGold
+from sfumato.rewards.hps import HPSv2, HPSv21
 from sfumato.rewards.image import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility
 from sfumato.rewards.info import RewardInfo
 from sfumato.rewards.preference import PreferenceHead, PreferenceReward
 from sfumato.rewards.registry import build_reward, list_rewards
+from sfumato.rewards.siglip import SigLIPScore
 
 __all__ = [
     "CLIPBackbone",
@@ -22,10 +25,13 @@ __all__ = [
     "Colourfulness",
     "Constrained",
     "Ensemble",
+    "HPSv2",
+    "HPSv21",
     "JPEGCompressibility",
     "JPEGDistance",
     "JPEGIncompressibility",
     "JudgeGold",
+    "LAIONAesthetic",
     "Minimum",
     "Normalized",
     "PreferenceHead",
@@ -34,6 +40,7 @@ __all__ = [
     "Reward",
     "RewardError",
     "RewardInfo",
+    "SigLIPScore",
     "WeightedSum",
     "as_reward",
     "build_reward",

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sfumato.rewards import clip, compose, gold, image, preference
+from sfumato.rewards import aesthetic, clip, compose, gold, hps, image, preference, siglip
 from sfumato.rewards.base import Reward, as_reward
 from sfumato.rewards.calibration import normalized
 from sfumato.rewards.compose import WeightedSum
@@ -22,7 +22,7 @@ from sfumato.rewards.info import RewardInfo
 from sfumato.rewards.installed import builder, installed, load
 from sfumato.rewards.observed import OBSERVED
 
-FILES = (preference, clip, image, gold, compose)
+FILES = (preference, hps, aesthetic, clip, siglip, image, gold, compose)
 """Those whose rewards have a name, in the order in which docs present them."""
 
 _REWARDS = {info.name: info for file in FILES for info in file.INFO}
