@@ -30,6 +30,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "numpy")
+TEMPORARY = re.compile(r"\..*\.[0-9a-f]{32}(\..*)?")
+"""Names of the files that `atomic_path` yields."""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sfumato.runs import atomic_path, flush
+from sfumato.runs import TEMPORARY, atomic_path, flush
 
 WEIGHTS_NAME = "pytorch_lora_weights.safetensors"
 DENOISERS = ("unet", "transformer")
@@ -72,3 +72,12 @@ def remove_folder(path: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
         os.replace(path, aside)
         shutil.rmtree(aside)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill within `atomic_path` or `atomic_folder` left in a folder to which nobody else writes."""
+    for path in folder.glob(".*"):
+        if path.suffix in (".partial", ".removed"):
+            shutil.rmtree(path)
+        elif TEMPORARY.fullmatch(path.name):
+            path.unlink()

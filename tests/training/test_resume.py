@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from sfumato.pipelines.adapters import WEIGHTS_NAME
-from sfumato.runs import Run, read_jsonl
-from sfumato.trained import weights_hash, weights_in
+from sfumato.runs import Run, atomic_path, read_jsonl
+from sfumato.trained import atomic_folder, weights_hash, weights_in
 from sfumato.training import DDPO, SFT, AlignProp, CheckpointError, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL
 from sfumato.training.checkpoints import INFO, STATE
 from tests import forked
@@ -102,6 +102,15 @@ def test_a_kill_in_the_middle_of_a_line_and_of_a_checkpoint(uninterrupted, tmp_p
     make_trainer(tmp_path, **OPTIONS).run()
     assert_same_training(tmp_path, uninterrupted)
     assert not partial.exists()
+
+
+def test_nothing_is_left_of_what_a_kill_cut_short(tmp_path):
+    files = [atomic_path(tmp_path / name) for name in ("metrics.jsonl", WEIGHTS_NAME)]
+    folder = atomic_folder(tmp_path / "checkpoint-000003")  # of a command with another checkpoint_every
+    left = [write.__enter__() for write in (*files, folder)]
+    assert all(path.exists() for path in left)
+    make_trainer(tmp_path, **OPTIONS).run()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_finished_training_has_nothing_to_do(tmp_path):

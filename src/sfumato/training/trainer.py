@@ -17,7 +17,7 @@ from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.rewards import as_reward
 from sfumato.runs import append_jsonl, flush, read_jsonl
-from sfumato.trained import remove_weights
+from sfumato.trained import remove_leftovers, remove_weights
 from sfumato.training.batches import images_of_update, micro_batches
 from sfumato.training.checkpoints import (
     CheckpointError,
@@ -127,6 +127,8 @@ class Trainer:
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Train, yielding one record per update that is still to do; the last one comes after the result is written."""
+        if self.accelerator.is_main_process:
+            remove_leftovers(self.folder)
         if self.ended:
             if not self.complete:  # killed after the last checkpoint
                 self._finish()
