@@ -21,8 +21,9 @@ class LAIONAesthetic:
 
     Schuhmann (2022), github.com/christophschuhmann/improved-aesthetic-predictor, "sac+logos+ava1-l14-linearMSE":
     trained on ratings from 1 to 10, which it means to give. Its five layers have nothing between them, so they are one
-    linear map, and conversion multiplies them into w and b. Images are floats in [0, 1]; the prompt is not looked at. r
-    lies in [b - |w|, b + |w|]; of pictures it is 4 to 7. Differentiable. Predictor under Apache-2.0, CLIP under MIT.
+    linear map, and conversion multiplies them into w and b. r lies in [b - |w|, b + |w|], which is [-12.8, 23.2]; of
+    pictures it is 4 to 7. Images are floats in [0, 1]; the prompt is not looked at. Differentiable. The predictor is
+    under Apache-2.0, CLIP under MIT.
 
     Args:
         weights: what `sfumato convert-weights aesthetic` wrote; or a folder or hub id with it as `model.safetensors`.
@@ -84,7 +85,7 @@ INFO = (
     RewardInfo(
         "aesthetic",
         "LAION's aesthetic predictor V2; weights: converted file; model: its CLIP ViT-L/14",
-        "[b - |w|, b + |w|], meant to be 1 to 10",
+        "[-12.8, 23.2], meant to be 1 to 10",
         True,
         LAIONAesthetic,
         model=f"improved-aesthetic-predictor (GitHub) and {BACKBONE}",
