@@ -1,57 +1,48 @@
-import io
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import laplace
 
-from sfumato.rewards import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility, score
-
-
-def eight_bit(count: int, side: int = 32, smooth: int = 1) -> torch.Tensor:
-    """Seeded 8-bit images as floats (B,3,side,side); `smooth` is the size of their blocks in pixels."""
-    pixels = np.random.default_rng(count).integers(0, 256, (count, 3, side // smooth, side // smooth), dtype=np.uint8)
-    return torch.from_numpy(pixels.repeat(smooth, 2).repeat(smooth, 3)).float() / 255
+from sfumato.rewards import Brightness, Colourfulness, Sharpness, score
+from tests.rewards.common import eight_bit
 
 
-def jpeg(image: torch.Tensor, quality: int) -> bytes:
-    file = io.BytesIO()
-    array = (image * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(array).save(file, "JPEG", quality=quality)
-    return file.getvalue()
+def grey(image: torch.Tensor) -> np.ndarray:
+    """Luma (H,W) of an image, 0 to 255, not rounded."""
+    return np.tensordot([0.299, 0.587, 0.114], image.double().numpy() * 255, 1)
 
 
-def test_jpeg_size_is_the_file_that_pil_writes():
-    images = torch.cat([eight_bit(2), torch.zeros(1, 3, 32, 32)])
-    kilobytes = torch.tensor([len(jpeg(image, 95)) / 1000 for image in images])
-    assert torch.equal(score(JPEGIncompressibility(), images, [""] * 3), kilobytes)
-    assert torch.equal(score(JPEGCompressibility(), images, [""] * 3), -kilobytes)
-    assert kilobytes[0] > 2 * kilobytes[2]
+def test_brightness_is_the_mean_of_pils_grey():
+    images = eight_bit(3)
+    for value, image in zip(score(Brightness(), images, [""] * 3), images, strict=True):
+        picture = Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
+        assert 255 * value.item() == pytest.approx(np.asarray(picture.convert("L")).mean(), abs=0.5)
+    black_and_white = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 4)
+    torch.testing.assert_close(Brightness()(black_and_white, ["", ""]), torch.tensor(Brightness.range))
 
 
-@pytest.mark.parametrize("smooth", [1, 4, 8])
-def test_jpeg_distance_is_close_to_that_of_pils_file(smooth):
-    images = eight_bit(2, 64, smooth)
-    decoded = [np.array(Image.open(io.BytesIO(jpeg(image, 80)))) for image in images]
-    other = torch.from_numpy(np.stack(decoded)).permute(0, 3, 1, 2).float() / 255
-    expected = -(images - other).flatten(1).norm(dim=1)
-    torch.testing.assert_close(score(JPEGDistance(), images, ["", ""]), expected, rtol=0.12, atol=0)
+def test_sharpness_is_the_variance_of_the_laplacian():
+    images = torch.cat([eight_bit(2), eight_bit(2, smooth=4)])
+    for value, image in zip(score(Sharpness(), images, [""] * 4), images, strict=True):
+        assert value.item() == pytest.approx(laplace(grey(image), mode="mirror").var(), rel=1e-4)
 
 
-def test_jpeg_distance_carries_a_gradient_that_makes_images_more_compressible():
-    images = eight_bit(1, 32).requires_grad_()
-    before = score(JPEGDistance(), images, [""])
-    before.sum().backward()
-    step = images.detach() + 0.02 * images.grad / images.grad.abs().max()
-    assert score(JPEGDistance(), step.clamp(0, 1), [""]) > before
-    flat = torch.full((1, 3, 32, 32), 0.5, requires_grad=True)
-    score(JPEGDistance(), flat, [""]).sum().backward()
-    assert flat.grad.isfinite().all()
+def test_sharpness_falls_with_every_blur_and_spans_its_range():
+    images, values = eight_bit(1), []
+    for _ in range(3):
+        values.append(Sharpness()(images, [""]).item())
+        images = torch.nn.functional.avg_pool2d(images, 3, stride=1, padding=1, count_include_pad=False)
+    assert values[0] > 2 * values[1] > 4 * values[2] > 0
+    chessboard = (torch.arange(8)[:, None] + torch.arange(8)) % 2.0
+    assert Sharpness()(chessboard.expand(1, 3, 8, 8), [""]).item() == pytest.approx(Sharpness.range[1])
+    assert Sharpness()(torch.full((1, 3, 8, 8), 0.3), [""]).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_jpeg_distance_needs_whole_blocks():
-    with pytest.raises(ValueError, match=r"multiples of 16, not \(30, 32\)"):
-        JPEGDistance()(torch.rand(1, 3, 30, 32), [""])
+@pytest.mark.parametrize("reward", [Brightness(), Sharpness(), Colourfulness()])
+def test_gradients_are_finite_differences(reward):
+    images = eight_bit(1, 4).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: reward(x, [""]), images)
 
 
 def test_colourfulness_is_the_published_formula():
@@ -63,13 +54,11 @@ def test_colourfulness_is_the_published_formula():
         assert value.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_colourfulness_of_grey_is_zero_and_its_gradient_finite_differences():
-    grey = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
-    value = score(Colourfulness(), grey, [""])
+def test_colourfulness_of_grey_is_zero_with_a_finite_gradient():
+    image = torch.full((1, 3, 8, 8), 0.5, requires_grad=True)
+    value = score(Colourfulness(), image, [""])
     value.sum().backward()
-    assert value.item() < 1e-4 and grey.grad.isfinite().all()
-    images = eight_bit(1, 4).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: Colourfulness()(x, [""]), images)
+    assert value.item() < 1e-4 and image.grad.isfinite().all()
 
 
 def test_the_stated_bound_holds_for_the_most_colourful_images():

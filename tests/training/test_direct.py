@@ -11,7 +11,7 @@ from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
 from sfumato.pipelines.predictions import noise_like, noised
 from sfumato.pipelines.rollout import continued
 from sfumato.rewards import as_reward
-from sfumato.rewards.image import JPEGCompressibility
+from sfumato.rewards.jpeg import JPEGCompressibility
 from sfumato.training import AlignProp, Batch, DraftLV, ReFL
 from tests import tiny
 from tests.training.common import brightness, make_trainer, sample

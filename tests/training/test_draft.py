@@ -5,7 +5,7 @@ import torch
 
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
 from sfumato.rewards import as_reward
-from sfumato.rewards.image import JPEGCompressibility
+from sfumato.rewards.jpeg import JPEGCompressibility
 from sfumato.training import Batch, Draft
 from sfumato.training.regularizers import KL
 from sfumato.training.terms import Terms

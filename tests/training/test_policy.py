@@ -13,7 +13,7 @@ from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable
 from sfumato.pipelines.rollout import rollout
 from sfumato.pipelines.stochastic import planned_stochastic_steps
 from sfumato.rewards import as_reward
-from sfumato.rewards.image import JPEGCompressibility
+from sfumato.rewards.jpeg import JPEGCompressibility
 from sfumato.training import DDPO, Batch, FlowGRPO, TrainingError
 from sfumato.training.batches import micro_batches
 from sfumato.training.checks import check_training

@@ -13,13 +13,24 @@ from sfumato.rewards.clip import CLIPScore
 from sfumato.rewards.compose import Constrained, Ensemble, Minimum, Product, WeightedSum
 from sfumato.rewards.gold import JudgeGold
 from sfumato.rewards.hps import HPSv2, HPSv21
-from sfumato.rewards.image import Colourfulness, JPEGCompressibility, JPEGDistance, JPEGIncompressibility
+from sfumato.rewards.image import Brightness, Colourfulness, Sharpness
+from sfumato.rewards.image_reward import ImageReward
 from sfumato.rewards.info import RewardInfo
+from sfumato.rewards.jpeg import (
+    JPEGCompressibility,
+    JPEGDistance,
+    JPEGIncompressibility,
+    SoftJPEGCompressibility,
+    SoftJPEGIncompressibility,
+)
+from sfumato.rewards.ocr import OCRAccuracy
 from sfumato.rewards.preference import PreferenceHead, PreferenceReward
 from sfumato.rewards.registry import build_reward, list_rewards
+from sfumato.rewards.safety import LabelPenalty, SafetyCheckerPenalty
 from sfumato.rewards.siglip import SigLIPScore
 
 __all__ = [
+    "Brightness",
     "CLIPBackbone",
     "CLIPScore",
     "Colourfulness",
@@ -27,20 +38,27 @@ __all__ = [
     "Ensemble",
     "HPSv2",
     "HPSv21",
+    "ImageReward",
     "JPEGCompressibility",
     "JPEGDistance",
     "JPEGIncompressibility",
     "JudgeGold",
     "LAIONAesthetic",
+    "LabelPenalty",
     "Minimum",
     "Normalized",
+    "OCRAccuracy",
     "PreferenceHead",
     "PreferenceReward",
     "Product",
     "Reward",
     "RewardError",
     "RewardInfo",
+    "SafetyCheckerPenalty",
+    "Sharpness",
     "SigLIPScore",
+    "SoftJPEGCompressibility",
+    "SoftJPEGIncompressibility",
     "WeightedSum",
     "as_reward",
     "build_reward",

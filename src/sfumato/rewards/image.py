@@ -1,70 +1,53 @@
-"""Rewards that look at the pixels alone: JPEG size, JPEG distance, colourfulness. They need no weights."""
+"""Rewards that look at the pixels alone: brightness, sharpness, colourfulness. They need no weights."""
 
 from __future__ import annotations
 
-import io
 import math
 
 import torch
+import torch.nn.functional as F
 
-from sfumato.images import to_pil
 from sfumato.rewards.info import RewardInfo
 
 
-def jpeg_kilobytes(image: torch.Tensor, quality: int = 95) -> float:
-    """Size in kilobytes (1000 bytes) of one image (3,H,W) in [0, 1] as PIL's JPEG."""
-    file = io.BytesIO()
-    to_pil(image.clamp(0, 1)).save(file, format="JPEG", quality=quality)
-    return file.tell() / 1000
+def luma(images: torch.Tensor) -> torch.Tensor:
+    """Y' = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601): (B,H,W) in [0, 1] of images (B,3,H,W)."""
+    red, green, blue = images.unbind(1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
-class JPEGCompressibility:
-    """Minus the kilobytes of the image as a JPEG of quality 95 (Black et al. 2023, arXiv 2305.13301, section 5.1).
+class Brightness:
+    """The mean luma Y' over all pixels (ITU-R BT.601), as of PIL's mode "L"; in [0, 1].
 
-    Exact, by PIL, so it has no gradient: for policy-gradient training and for measurement. Always negative; larger
-    images score lower, so compare at one size. Photographs of 512x512 lie around -100.
+    0 is black, 1 white. Images (B,3,H,W) in [0, 1]. Differentiable.
     """
 
-    name = "jpeg_compressibility"
-    range = (-math.inf, 0.0)
-    differentiable = False
-
-    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        return -images.new_tensor([jpeg_kilobytes(image) for image in images], dtype=torch.float32)
-
-
-class JPEGIncompressibility:
-    """The kilobytes of the image as a JPEG of quality 95: `JPEGCompressibility` with the sign turned."""
-
-    name = "jpeg_incompressibility"
-    range = (0.0, math.inf)
-    differentiable = False
-
-    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        return -JPEGCompressibility()(images, prompts)
-
-
-class JPEGDistance:
-    """Minus the Euclidean distance to the image's own JPEG of quality 80 (Clark et al. 2023, arXiv 2309.17400).
-
-    r = -||x - decode(encode(x))||_2 over the 3HW values in [0, 1]: how much detail the codec throws away, not a size
-    in bytes. Differentiable through kornia's codec, whose rounding is smoothed: on white noise and on coloured blocks
-    the distance is within 12 % of that to PIL's file. Never positive; 0 is an image that JPEG does not change. Height
-    and width must be multiples of 16.
-    """
-
-    name = "jpeg_distance"
-    range = (-math.inf, 0.0)
+    name = "brightness"
+    range = (0.0, 1.0)
     differentiable = True
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
-        from kornia.enhance import jpeg_codec_differentiable
+        return luma(images).mean((1, 2))
 
-        if images.shape[-2] % 16 or images.shape[-1] % 16:
-            raise ValueError(f"jpeg_distance needs sides that are multiples of 16, not {tuple(images.shape[-2:])}")
-        quality = torch.full((len(images),), 80.0, device=images.device, dtype=images.dtype)
-        error = (images - jpeg_codec_differentiable(images, quality)).flatten(1)
-        return -(error.square().sum(1) + 1e-12).sqrt()
+
+class Sharpness:
+    """Variance of the Laplacian (Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy").
+
+    r = Var(L * 255 Y') over the pixels, with L = [[0, 1, 0], [1, -4, 1], [0, 1, 0]] and mirrored borders: the number
+    that `cv2.Laplacian(grey, cv2.CV_64F).var()` gives, without rounding grey to 8 bits. In [0, 1020²]; 0 is a constant
+    image, 1020² a chessboard of single pixels, and a photograph under 100 is usually called blurred. Noise is sharp
+    too, and a larger copy of an image is less sharp, so compare at one size. Images (B,3,H,W) in [0, 1], at least 2x2.
+    Differentiable.
+    """
+
+    name = "sharpness"
+    range = (0.0, (4 * 255.0) ** 2)
+    differentiable = True
+
+    def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
+        grey = F.pad(255 * luma(images)[:, None], (1, 1, 1, 1), mode="reflect")
+        around = grey[..., :-2, 1:-1] + grey[..., 2:, 1:-1] + grey[..., 1:-1, :-2] + grey[..., 1:-1, 2:]
+        return (around - 4 * grey[..., 1:-1, 1:-1]).flatten(1).var(1, correction=0)
 
 
 class Colourfulness:
@@ -88,12 +71,9 @@ class Colourfulness:
 
 
 INFO = (
+    RewardInfo("brightness", "mean luma", "[0, 1]", True, Brightness),
+    RewardInfo("sharpness", "variance of the Laplacian", "[0, 1040400]", True, Sharpness),
     RewardInfo(
-        "jpeg_compressibility", "minus the kilobytes of a JPEG of quality 95", "(-inf, 0]", False, JPEGCompressibility
+        "colourfulness", "Hasler & Süsstrunk's M", "[0, 377]", True, Colourfulness, observed="0 to 110 on photographs"
     ),
-    RewardInfo("jpeg_incompressibility", "kilobytes of a JPEG of quality 95", "[0, inf)", False, JPEGIncompressibility),
-    RewardInfo(
-        "jpeg_distance", "minus the distance to the image's own JPEG of quality 80", "(-inf, 0]", True, JPEGDistance
-    ),
-    RewardInfo("colourfulness", "Hasler & Süsstrunk's M", "[0, 377], observed 0 to 150", True, Colourfulness),
 )

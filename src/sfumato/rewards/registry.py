@@ -14,7 +14,20 @@ from typing import Any
 
 import torch
 
-from sfumato.rewards import aesthetic, clip, compose, gold, hps, image, preference, siglip
+from sfumato.rewards import (
+    aesthetic,
+    clip,
+    compose,
+    gold,
+    hps,
+    image,
+    image_reward,
+    jpeg,
+    ocr,
+    preference,
+    safety,
+    siglip,
+)
 from sfumato.rewards.base import Reward, as_reward
 from sfumato.rewards.calibration import normalized
 from sfumato.rewards.compose import WeightedSum
@@ -22,7 +35,7 @@ from sfumato.rewards.info import RewardInfo
 from sfumato.rewards.installed import builder, installed, load
 from sfumato.rewards.observed import OBSERVED
 
-FILES = (preference, hps, aesthetic, clip, siglip, image, gold, compose)
+FILES = (preference, hps, image_reward, aesthetic, clip, siglip, image, jpeg, ocr, safety, gold, compose)
 """Those whose rewards have a name, in the order in which docs present them."""
 
 _REWARDS = {info.name: info for file in FILES for info in file.INFO}
