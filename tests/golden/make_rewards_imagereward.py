@@ -5,6 +5,7 @@ the package at its hash, and goes on there. Of the package only the reward is im
 trainers and other scores, and these for much else.
 """
 
+import functools
 import importlib
 import json
 import subprocess
@@ -13,7 +14,9 @@ import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
+import torch
 from PIL import Image
 from tests.golden import seeded
 from tests.golden.seeded_imagereward import NARROW, PICTURES, PROMPTS, PUBLISHED, Sizes, save_tokenizer, weights
@@ -41,9 +44,15 @@ def environment() -> Path:
     return python
 
 
+@functools.cache
 def package() -> Any:
     """The package's module of the reward."""
     (site,) = PEERS.glob("lib/*/site-packages")
+    try:
+        torch.ops.load_library(str(site / "torchvision" / "_C.so"))
+    except OSError:  # built for another torch; no operator of it is used, but the names of two are asked for
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
     for name in ("ImageReward", "ImageReward.models"):
         sys.modules[name] = ModuleType(name)
         sys.modules[name].__path__ = [str(site / name.replace(".", "/"))]
@@ -52,17 +61,6 @@ def package() -> Any:
 
 def model(folder: Path, sizes: Sizes) -> Any:
     """The package's reward of the given sizes, with seeded weights and the small tokenizer."""
-    module = package()
-    blip, pretrain = (importlib.import_module(f"ImageReward.models.BLIP.{name}") for name in ("blip", "blip_pretrain"))
-    tokenizer = BertTokenizer(str(save_tokenizer(folder) / "vocab.txt"))
-    blip.BertTokenizer = ModuleType("tokenizer")
-    blip.BertTokenizer.from_pretrained = lambda _: tokenizer
-    pretrain.create_vit = lambda *_: (
-        blip.VisionTransformer(embed_dim=sizes.width, depth=sizes.depth, num_heads=sizes.width // 64),
-        sizes.width,
-    )
-    perceptron = module.MLP
-    module.MLP = lambda _: perceptron(sizes.text_width)
     config = {
         "hidden_size": sizes.text_width,
         "intermediate_size": sizes.text_inner,
@@ -74,7 +72,16 @@ def model(folder: Path, sizes: Sizes) -> Any:
         "add_cross_attention": True,
     }
     (folder / "med_config.json").write_text(json.dumps(config))
-    made = module.ImageReward(med_config=str(folder / "med_config.json"))
+    module, perceptron = package(), package().MLP
+    blip, pretrain = (importlib.import_module(f"ImageReward.models.BLIP.{name}") for name in ("blip", "blip_pretrain"))
+    image = blip.VisionTransformer(embed_dim=sizes.width, depth=sizes.depth, num_heads=sizes.width // 64)
+    tokenizer = BertTokenizer(str(save_tokenizer(folder) / "vocab.txt"))
+    with (
+        patch.object(pretrain, "create_vit", lambda *_: (image, sizes.width)),
+        patch.object(module, "MLP", lambda _: perceptron(sizes.text_width)),
+        patch.object(blip.BertTokenizer, "from_pretrained", lambda _: tokenizer),
+    ):
+        made = module.ImageReward(med_config=str(folder / "med_config.json"))
     made.load_state_dict(weights(sizes))
     return made.eval()
 

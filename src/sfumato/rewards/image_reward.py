@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,9 @@ from sfumato.rewards.info import RewardInfo
 from sfumato.weights import load_weights
 
 WEIGHTS, TOKENIZER = "RE-N-Y/ImageReward", "google-bert/bert-base-uncased"
-LENGTH = 35
+EDGE, LENGTH = 224, 35
+"""Pixels of an image's edge, and tokens of a prompt."""
+
 MEAN, STD = 0.16717362830052426, 1.0333394966054072
 """Of the perceptron's output over the authors' test set, as they published them."""
 
@@ -24,6 +27,15 @@ PARTS = (f"blip.{IMAGE}", f"blip.{TEXT}", "mlp.layers.")
 
 LAYERS = [(f"mlp.layers.{number}.weight", f"mlp.layers.{number}.bias") for number in (0, 2, 4, 6, 7)]
 """Of the perceptron; the numbers between are dropout's."""
+
+
+@dataclass(frozen=True)
+class Square(Preprocess):
+    """CLIP's preprocessing, but with torchvision's crop, which rounds half of an odd margin to the even neighbour."""
+
+    def _crop(self, images: torch.Tensor) -> torch.Tensor:
+        top, left = (round((edge - EDGE) / 2) for edge in images.shape[-2:])
+        return images[..., top : top + EDGE, left : left + EDGE]
 
 
 class ImageReward:
@@ -75,7 +87,7 @@ class ImageReward:
         full = torch.float64 if dtype == torch.float64 else torch.float32
         self.weight, self.bias = (part.to(device, full) for part in _head(weights))
         self.tokenizer = BertTokenizer.from_pretrained(str(tokenizer))
-        self.preprocess = Preprocess()
+        self.preprocess = Square(EDGE)
         self._tokens: dict[str, torch.Tensor] = {}
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
