@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sfumato.convert import convert_weights
-from sfumato.rewards import CLIPScore, LAIONAesthetic, PreferenceReward, SigLIPScore
+from sfumato.rewards import CLIPScore, LAIONAesthetic, SigLIPScore, build_reward
 from tests.golden import seeded, seeded_clip
 from tests.rewards.golden_clip import GOLDEN, noise_in_every_matrix, relative
 
@@ -28,10 +28,10 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def rewards(folder, monkeypatch):
     """By the name in the golden file; a score, or what becomes of the scores of a prompt's pictures."""
-    clip = CLIPScore(folder / "clip")
+    local = {"model": str(folder / "clip"), "processor": str(folder / "clip")}
     made = {
-        "clip_score": (clip, lambda r: r),
-        "pickscore": (PreferenceReward(folder / "clip"), lambda r: r.softmax(0)),
+        "clip_score": (CLIPScore(folder / "clip"), lambda r: r),
+        "pickscore": (build_reward({"name": "pickscore", **local}), lambda r: r.softmax(0)),
         "aesthetic": (LAIONAesthetic(folder / "aesthetic.safetensors", folder / "clip"), lambda r: r),
         "siglip": (SigLIPScore(folder / "siglip"), torch.sigmoid),
     }
@@ -63,3 +63,7 @@ def test_a_weight_that_is_off_by_a_percent_would_be_seen(rewards, name):
     for weight in noise_in_every_matrix(reward.backbone):
         blind = name == "aesthetic" and weight.startswith("text")
         assert (difference(reward, finish, (32, 32), theirs) > 1e-4) != blind, weight
+
+
+def test_pickscore_bears_its_name(rewards):
+    assert rewards["pickscore"][0].name == "pickscore"

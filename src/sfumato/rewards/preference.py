@@ -223,8 +223,15 @@ def _preference(
 PICKSCORE, PICKSCORE_PROCESSOR = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
 
 
-def _pickscore(device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
-    return PreferenceReward(PICKSCORE, PICKSCORE_PROCESSOR, device, dtype)
+def _pickscore(
+    model: str = PICKSCORE,
+    processor: str = PICKSCORE_PROCESSOR,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> Reward:
+    reward = PreferenceReward(model, processor, device, dtype)
+    reward.name = "pickscore"
+    return reward
 
 
 INFO = (
