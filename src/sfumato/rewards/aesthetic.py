@@ -88,9 +88,9 @@ INFO = (
         "[-12.8, 23.2], meant to be 1 to 10",
         True,
         LAIONAesthetic,
-        model=f"improved-aesthetic-predictor (GitHub) and {BACKBONE}",
-        licence="Apache-2.0 and MIT",
-        size="4 MB and 1.7 GB",
+        model=BACKBONE,
+        licence="MIT; predictor Apache-2.0",
+        size="1.7 GB",
         observed="4 to 7",
     ),
 )
