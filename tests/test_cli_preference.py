@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pyarrow as arrow
 import pyarrow.parquet as parquet
@@ -58,7 +59,7 @@ def test_the_page_needs_nothing_but_itself_and_shows_the_figures(learned):
     _, folder = learned
     page, report = (folder / "evaluation.html").read_text(), json.loads((folder / "evaluation.json").read_text())
     assert not re.search(r"(src|href)=", page) and "http" not in page.replace("http-equiv", "")
-    charts = {name: chart for name, chart in re.findall(r'<svg .*?aria-label="(\w+).*?>(.*?)</svg>', page, re.S)}
+    charts = dict(re.findall(r'<svg .*?aria-label="(\w+).*?>(.*?)</svg>', page, re.S))
     assert charts.keys() == {"Reliability", "Learning", "Loss"}
     bins = len(report["calibration"]["bins"]) + len(report["uncalibrated"]["bins"])
     assert charts["Reliability"].count('class="dot"') == bins
@@ -97,7 +98,7 @@ def test_two_processes_learn_the_reward_of_one(clip, data, learned, tmp_path):
     rows = [
         {
             "caption": pair.prompt,
-            **{f"jpg_{i}": open(path, "rb").read() for i, path in enumerate((pair.image_0, pair.image_1))},
+            **{f"jpg_{i}": Path(path).read_bytes() for i, path in enumerate((pair.image_0, pair.image_1))},
             "label_0": pair.label,
             "label_1": 1 - pair.label,
         }
@@ -120,7 +121,7 @@ BAD = {
     "no image": (
         '{"prompt": "x", "image_0": "no.png", "image_1": "b.txt", "label": 1}\n'
         '{"prompt": "x", "image_0": "no.png", "image_1": "b.txt", "label": 0}',
-        r"2 of 2 images cannot be read, such as .*no.png (not there), .*b.txt (no image): see `sfumato preference check`",
+        "2 of 2 images cannot be read, such as .*no.png (not there), .*b.txt (no image): see `sfumato preference",
     ),
     "one class": (
         '{"prompt": "x", "image_0": "a.png", "image_1": "a.png", "label": 0}',

@@ -26,18 +26,18 @@ def raters(count, temperature, seed=0):
 def test_the_temperature_is_the_one_with_the_least_loss(temperature):
     margins, labels = raters(20_000, temperature)
     labels[:100] = 0.5
-    found = fit_temperature(margins, labels)
+    found, smooth = fit_temperature(margins, labels), (20_000 * labels.double() + 1) / 20_002
     best = minimize_scalar(
-        lambda log: bradley_terry_loss(margins.double() / np.exp(log), labels).item(), bounds=(-4, 4), method="bounded"
+        lambda log: bradley_terry_loss(margins.double() / np.exp(log), smooth).item(), bounds=(-4, 4), method="bounded"
     )
     assert found == pytest.approx(np.exp(best.x), rel=1e-3) and found == pytest.approx(temperature, rel=0.05)
     assert fit_temperature(3 * margins, labels) == pytest.approx(3 * found, rel=1e-6)
 
 
-def test_the_temperature_is_bounded_where_all_is_right_or_wrong():
-    margins = torch.tensor([1.0, -2.0])
-    assert fit_temperature(margins, torch.tensor([1.0, 0.0])) == pytest.approx(0.01)
-    assert fit_temperature(margins, torch.tensor([0.0, 1.0])) == pytest.approx(100)
+def test_pairs_that_are_all_right_or_all_wrong_make_no_reward_certain():
+    margins, right = torch.full((30,), 0.2), torch.ones(30)
+    assert torch.sigmoid(margins / fit_temperature(margins, right))[0] == pytest.approx(31 / 32)
+    assert fit_temperature(margins, 1 - right) == pytest.approx(100)
 
 
 def test_bins_and_error_by_hand():

@@ -44,13 +44,13 @@ def change(file, number, **values):
 
 def test_sound_data_have_no_findings(files):
     assert check(files) == []
-    assert Split.read(files[0]).summary() | {"image_0_preferred": 0, "image_1_preferred": 0} == {
+    assert Split.read(files[0]).summary() == {
         "name": str(files[0]),
         "pairs": 8,
         "prompts": 2,
         "images": 16,
-        "image_0_preferred": 0,
-        "image_1_preferred": 0,
+        "image_0_preferred": 3,
+        "image_1_preferred": 3,
         "ties": 2,
         "unlabelled": 0,
     }
@@ -115,7 +115,9 @@ def test_leaks_of_files_of_prompts_and_of_pictures_made_anew(files):
     held = [files[1].parent / row["image_0"] for row in rows(files[1])]
     train = [files[0].parent / row["image_0"] for row in rows(files[0])]
     shutil.copy(train[0], held[0])
-    picture = to_pil(load_image(train[1])).resize((40, 40), Image.Resampling.BICUBIC)
+    smooth = torch.nn.functional.interpolate(load_image(train[1])[None, :, :4, :4], 64, mode="bilinear")[0]
+    save_png(smooth, train[1])
+    picture = to_pil(smooth).resize((40, 40), Image.Resampling.BICUBIC)
     picture.save(held[1].with_suffix(".jpg"), quality=80)
     change(files[1], 1, image_0=str(held[1].with_suffix(".jpg")))
     change(files[1], 2, prompt="AB")

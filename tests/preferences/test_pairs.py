@@ -22,7 +22,10 @@ def test_pairs_survive_the_file_and_its_folder_moving(tmp_path_factory, rows):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ({"prompt": "x", "image_0": "a", "label": 1}, "line 2: there is no image_1 or jpg_1, only prompt, image_0, label; a pair has"),
+        (
+            {"prompt": "x", "image_0": "a", "label": 1},
+            "line 2: there is no image_1 or jpg_1, only prompt, image_0, label; a pair has",
+        ),
         ({"prompt": "x", "image_0": "a", "image_1": "b", "label": 2}, r"line 2: label must be 1 \(image_0"),
         ({"prompt": "x", "image_0": "a", "image_1": 3, "label": 1}, "line 2: 3 is no image: give the path"),
         ({"prompt": None, "image_0": "a", "image_1": "b", "label": 1}, "line 2: the prompt None is no text"),

@@ -20,14 +20,15 @@ def red_pictures(count, seed=0):
 
 
 def write_pairs(folder: Path, count: int, seed: int = 0, prompts: list[str] = PROMPTS, name: str = "pairs") -> Path:
-    """Write pairs with their pictures as PNG; the first two are ties."""
+    """Write pairs with their pictures as PNG; the first two are ties, then image 1 and 0 are preferred by turns."""
     pictures, redness = red_pictures(2 * count, seed)
     pairs = []
     for i in range(count):
         paths = [folder / name / f"{2 * i + j}.png" for j in (0, 1)]
+        first_liked = redness[2 * i] < redness[2 * i + 1]
+        swapped = first_liked == (i % 2 == 0)
         for j, path in enumerate(paths):
-            save_png(pictures[2 * i + j], path)
-        label = 0.5 if i < 2 else float(redness[2 * i] < redness[2 * i + 1])
-        pairs.append(Pair(prompts[i % len(prompts)], *map(str, paths), label))
+            save_png(pictures[2 * i + (j ^ int(swapped))], path)
+        pairs.append(Pair(prompts[i % len(prompts)], *map(str, paths), 0.5 if i < 2 else float(i % 2)))
     save_pairs(folder / f"{name}.jsonl", pairs)
     return folder / f"{name}.jsonl"

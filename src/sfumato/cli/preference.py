@@ -24,7 +24,7 @@ def train(
         list[str],
         typer.Argument(
             metavar="[RECIPE] KEY=VALUE...",
-            help="A YAML file or a folder begun before, if any; then settings, such as model=CLIP pairs=FILE folder=OUT.",
+            help="A YAML file or a folder begun before, if any; then settings: model=CLIP pairs=FILE folder=OUT.",
         ),
     ],
 ) -> None:

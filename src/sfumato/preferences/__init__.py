@@ -1,9 +1,9 @@
 """Reward models learned from pairs of images of which somebody preferred one.
 
-`rows` and `pairs` read what was asked and answered, `check` finds what is wrong with it, `split` cuts it up. `fit` trains
-one `PreferenceReward` by the Bradley-Terry loss; `train` makes the reward of one fit or several, with `calibration` and
-`evaluate` saying how far it can be believed; `learn` does all of it for a recipe. What comes out is a folder that the
-registry of rewards loads.
+`rows` and `pairs` read what was asked and answered, `check` finds what is wrong with it, `split` cuts it up. `fit`
+trains one `PreferenceReward` by the Bradley-Terry loss; `train` makes the reward of one fit or several, with
+`calibration` and `evaluate` saying how far it can be believed; `learn` does all of it for a recipe. What comes out is a
+folder that the registry of rewards loads.
 """
 
 from sfumato.config.preference import PreferenceRecipe, PreferenceTraining, load_preference_recipe

@@ -43,9 +43,10 @@ class Bin:
 def fit_temperature(margins: torch.Tensor, labels: torch.Tensor) -> float:
     """T > 0 with the least Bradley-Terry loss of margins (N,) / T, within [1/100, 100].
 
-    The loss is convex in 1/T; its derivative, mean((σ(m/T) - y) m), is brought to 0 by bisection in log T.
+    Labels are smoothed to (N y + 1) / (N + 2) as in Platt (1999): N pairs that are all right do not make the reward
+    certain. The loss is convex in 1/T; its derivative, mean((σ(m/T) - y) m), is brought to 0 by bisection in log T.
     """
-    m, y = margins.double().cpu(), labels.double().cpu()
+    m, y = margins.double().cpu(), (len(labels) * labels.double().cpu() + 1) / (len(labels) + 2)
     low, high = -np.log(SHARPEST), np.log(SHARPEST)
     for _ in range(60):
         middle = (low + high) / 2

@@ -202,9 +202,7 @@ def _leaks(one: Split, other: Split, looks: dict[str, Look]) -> Iterator[Finding
     files = [{_content(path, looks): path for path in split.images if path in looks} for split in (one, other)]
     shared = [f"{path} = {files[1][content]}" for content, path in files[0].items() if content in files[1]]
     yield _finding("error", "same image in two splits", between, "images are in both", shared)
-    alone = [
-        [path for content, path in mine.items() if content not in theirs] for mine, theirs in (files, files[::-1])
-    ]
+    alone = [[path for content, path in mine.items() if content not in theirs] for mine, theirs in (files, files[::-1])]
     near = near_duplicates(*([looks[path] for path in paths] for paths in alone))
     alike = [f"{alone[0][i]} ~ {alone[1][j]}" for i, j in near]
     yield _finding("warning", "near-duplicates in two splits", between, "couples of images look alike", alike)

@@ -26,14 +26,12 @@ class Embedder:
     Args:
         reward: whose backbone embeds.
         config: how it is trained.
-        read: image (3,H,W) in [0, 1] of a pair's `image_0` or `image_1`; called from several threads. With full training
-            it is called anew each time and may augment.
+        read: image (3,H,W) in [0, 1] of a pair's `image_0` or `image_1`; called from several threads. With full
+            training it is called anew each time and may augment.
         accelerator: the processes.
     """
 
-    def __init__(
-        self, reward: PreferenceReward, config: PreferenceTraining, read: ReadImage, accelerator: Accelerator
-    ):
+    def __init__(self, reward: PreferenceReward, config: PreferenceTraining, read: ReadImage, accelerator: Accelerator):
         self.backbone, self.config, self.read, self.accelerator = reward.backbone, config, read, accelerator
         self._readers = ThreadPoolExecutor(READERS)
         self._images, self._prompts = _Table(self.embed_images, self), _Table(self.embed_prompts, self)

@@ -57,7 +57,9 @@ class PreferenceFit:
         accelerator: Accelerator | None = None,
     ):
         if not pairs or not held_out:
-            raise ValueError(f"training needs pairs on both sides: {len(pairs)} to learn from, {len(held_out)} held out")
+            raise ValueError(
+                f"training needs pairs on both sides: {len(pairs)} to learn from, {len(held_out)} held out"
+            )
         self.reward, self.pairs, self.held_out, self.config, self.file = reward, pairs, held_out, config, state
         self.accelerator = accelerator or Accelerator(cpu=reward.backbone.model.device.type == "cpu")
         if config.full:
@@ -78,7 +80,7 @@ class PreferenceFit:
         return self.step == self.config.steps or self.waited == self.config.patience
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Train, yielding a record per step: step and loss; where the held-out pairs were looked at also that record."""
+        """Train, yielding a record per step: step and loss, and after a look at the held-out pairs that of the look."""
         losses: list[float] = []
         batches = islice(_batches(self.pairs, self.config), self.step, None)
         try:
@@ -115,7 +117,9 @@ class PreferenceFit:
             parameter.grad = self.accelerator.reduce(grad, reduction="sum") if processes > 1 else grad
         loss = self.accelerator.reduce(total, reduction="sum").item()
         if not loss < float("inf"):
-            raise ValueError(f"the loss of step {self.step + 1} is not finite: lower training.lr, or set autocast: null")
+            raise ValueError(
+                f"the loss of step {self.step + 1} is not finite: lower training.lr, or set autocast: null"
+            )
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.lr_at(self.step + 1)
         self.optimizer.step()
@@ -187,6 +191,9 @@ def _trained(reward: PreferenceReward, config: PreferenceTraining) -> dict[str, 
     if config.full:
         modules["backbone"] = reward.backbone.model
     found = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
+    found.pop(
+        "head.output.bias", None
+    )  # cancels in all margins, and AdamW would step along the rounding of its gradient
     for parameter in found.values():
         parameter.requires_grad_(True)
     return found

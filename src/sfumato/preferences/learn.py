@@ -91,6 +91,6 @@ def _keep_recipe(recipe: PreferenceRecipe) -> None:
     before = yaml.safe_load(path.read_text(encoding="utf-8"))
     if changed := sorted(key for key in asked if before.get(key) != asked[key]):
         raise ValueError(
-            f"{recipe.folder} holds a reward of another recipe (different: {', '.join(changed)}): choose another folder, "
-            "or repeat the call with the recipe that is in it"
+            f"{recipe.folder} holds a reward of another recipe (different: {', '.join(changed)}): choose another "
+            "folder, or repeat the call with the recipe that is in it"
         )

@@ -57,7 +57,7 @@ class Row(NamedTuple):
         """The path of an image that is given as a path, as bytes, or as both in a mapping (Hugging Face datasets)."""
         if isinstance(value, dict):
             value = value.get("bytes") or value.get("path")
-        if isinstance(value, bytes):
+        if value and isinstance(value, bytes):
             return _written(value, self.images)
         if not isinstance(value, str) or not value:
             raise ValueError(f"{value!r} is no image: give the path of a file, or its bytes")
@@ -140,5 +140,7 @@ def _written(data: bytes, folder: Path) -> str:
             temporary.write_bytes(data)
             os.replace(temporary, path)
         except OSError as error:
-            raise ValueError(f"cannot write the images out to {folder} ({error.strerror}): name another folder") from error
+            raise ValueError(
+                f"cannot write the images out to {folder} ({error.strerror}): name another folder"
+            ) from error
     return os.path.normpath(path)

@@ -102,8 +102,8 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     changed = sorted(key for key in settings if before.get(key) != settings[key])
     if changed or (found and found.get("settings") != _digest(settings)):
         raise ValueError(
-            f"{folder} holds a reward learned in another way ({', '.join(changed) or 'other pairs or settings'}): choose "
-            "another folder, or repeat the call that made it"
+            f"{folder} holds a reward learned in another way ({', '.join(changed) or 'other pairs or settings'}): "
+            "choose another folder, or repeat the call that made it"
         )
     if found is None:
         write_json(asked, settings)
@@ -179,9 +179,7 @@ class _Work:
         if not config.full and self.embedder is None:  # all at once, so that what is done first changes no batch
             self.embedder = Embedder(reward, config, self.read, self.accelerator)
             self.embedder.remember([pair for part in self.parts for pair in part])
-        fit = PreferenceFit(
-            reward, job.pairs, held_out, config, self.read, state, self.embedder, self.accelerator
-        )
+        fit = PreferenceFit(reward, job.pairs, held_out, config, self.read, state, self.embedder, self.accelerator)
         self._show(fit, job.name)
         embed = fit.embedder
         held = embed.all_rewards(reward, held_out)
@@ -232,7 +230,12 @@ def _evaluation(
         "calibration": describe_calibration(margins, labels),
         "curve": [{"pairs": len(job.pairs), **_accuracy(tensors, labels)} for job, tensors, _ in curve],
         "members": [
-            {"name": job.name, "temperature": facts["temperature"], "looks": facts["looks"], **_accuracy(tensors, labels)}
+            {
+                "name": job.name,
+                "temperature": facts["temperature"],
+                "looks": facts["looks"],
+                **_accuracy(tensors, labels),
+            }
             for job, tensors, facts in kept
         ],
         "training": config.model_dump(mode="json"),

@@ -53,12 +53,14 @@ def write_preference_page(folder: str | Path) -> Path:
 def reliability_svg(found: dict[str, Any]) -> str:
     """How often the raters took the reward's side against how sure it was; hollow: before calibration."""
     x, y = Axis(0.5, 1.0, LEFT, RIGHT), Axis(0.0, 1.0, BOTTOM, TOP)
-    parts = [_grid(x, y, "confidence σ(|r₀ − r₁|)", "raters agree")]
+    parts = [_grid(x, y, "confidence of the reward", "raters agree")]
     parts.append(f'<path class="ideal" d="M{x(0.5):.1f} {y(0.5):.1f}L{x(1):.1f} {y(1):.1f}"/>')
     most = max(each["count"] for each in found["calibration"]["bins"])
     for each in found["calibration"]["bins"]:
         height, middle = 40 * each["count"] / most, x(each["confidence"])
-        parts.append(f'<rect class="count" x="{middle - 9:.1f}" y="{BOTTOM - height:.1f}" width="18" height="{height:.1f}"/>')
+        parts.append(
+            f'<rect class="count" x="{middle - 9:.1f}" y="{BOTTOM - height:.1f}" width="18" height="{height:.1f}"/>'
+        )
     before = found.get("uncalibrated", {}).get("bins", [])
     parts += [_marks(x, y, map(_bin, before), "m6 before"), _marks(x, y, map(_bin, found["calibration"]["bins"]), "m0")]
     words = f"calibration error {number(found['calibration']['ece'])}"
@@ -108,9 +110,7 @@ def _fitting(values: Sequence[float], start: float, end: float) -> Axis:
     return Axis(low - margin, high + margin, start, end)
 
 
-def _grid(
-    x: Axis, y: Axis, across: str, up: str, ticks: Sequence[tuple[float, str]] | None = None
-) -> str:
+def _grid(x: Axis, y: Axis, across: str, up: str, ticks: Sequence[tuple[float, str]] | None = None) -> str:
     parts = []
     for value, text in y.ticks(6):
         parts.append(f'<path class="grid" d="M{LEFT} {y(value):.1f}H{RIGHT}"/>')
