@@ -170,7 +170,7 @@ def test_a_reward_that_breaks_leaves_the_checkpoints_and_the_training_continues(
     training = {**RECIPE["training"], "monitor_every": None}
     reward = "tests.rewards_of_users:brittle"
     recipe = write_recipe(tmp_path / "r.yaml", world, training=training, reward=reward, evaluation=None)
-    monkeypatch.setattr(rewards_of_users, "broken_from", [3])
+    monkeypatch.setattr(rewards_of_users, "broken_from", [7])  # tried four times before two sound updates
     error = refused("train", recipe, f"run={tmp_path / 'run'}")
     assert "reward 'brittle' returned nan for the prompt" in error
     run = Run(tmp_path / "run")

@@ -16,6 +16,12 @@ KL = {"regularizers": {"kl": {"coefficient": 0.1}}}
 GROUPS = {"images_per_prompt": 2, "batch_size": 2}
 
 
+@pytest.fixture(autouse=True)
+def untried(monkeypatch):
+    """Count updates alone, without the images on which a reward is tried before the first."""
+    monkeypatch.setattr("sfumato.training.trainer.try_on_base", lambda *_: None)
+
+
 def rows(trainer):
     """Rows that run through the denoiser in an update, without and with gradient, per image."""
     seen = {False: 0, True: 0}

@@ -134,7 +134,8 @@ def test_align_prop_draws_once_for_each_update(tmp_path):
     assert {record["last_steps"] for record in trainer} == {1.0, 2.0}  # where the two micro-batches agree
 
 
-def test_refl_draws_for_each_micro_batch_and_runs_no_step_after_it(tmp_path):
+def test_refl_draws_for_each_micro_batch_and_runs_no_step_after_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sfumato.training.trainer.try_on_base", lambda *_: None)
     pipe, found = tiny.pipeline("sd"), set()
     trainer = make_trainer(tmp_path, objective=ReFL((0.0, 1.0)), pipe=pipe, micro_batch_size=1, steps=8)
     forwards = tiny.counted(denoiser(pipe))

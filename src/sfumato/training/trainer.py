@@ -36,6 +36,7 @@ from sfumato.training.memory import Savings, checkpoint_denoiser
 from sfumato.training.monitor import Monitor
 from sfumato.training.objective import Batch, Objective
 from sfumato.training.optimizers import build_optimizer, learning_rate
+from sfumato.training.preflight import try_on_base
 from sfumato.training.rewards_seen import RewardsSeen
 from sfumato.training.sharding import check_sharding, shard_denoiser
 from sfumato.training.terms import Shaping, Terms, build_bonus, build_penalties
@@ -140,6 +141,9 @@ class Trainer:
             self.accelerator.init_trackers("sfumato", config={"recipe": str(self.fingerprint)})
         with self.savings.on(), self.cache.on(self.pipe):
             self.savings.encode(self.prompts, self.sampling.call())
+            if not self.begun:
+                reward, call = self.savings.reward, self.sampling.call()
+                try_on_base(self.pipe, self.objective, reward, self.prompts, self.config, call)
             if self.monitor and not self.begun:
                 yield self._written({"update": 0, **self._look(0)})
             while not self.ended:
