@@ -130,7 +130,7 @@ def test_half_precision_scores_are_close_and_full_precision(reference):
 
 
 def test_another_model_is_no_safety_checker(tiny_clip):
-    with pytest.raises(ValueError, match=r"is no safety checker: it lacks concept_embeds\. Give one of"):
+    with pytest.raises(ValueError, match=r"is no safety checker: it lacks special_care_embeds\. Give one of"):
         SafetyCheckerPenalty(tiny_clip)
 
 

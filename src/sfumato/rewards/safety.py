@@ -13,7 +13,7 @@ from sfumato.rewards.info import RewardInfo
 from sfumato.weights import load_weights
 
 CHECKER, CLASSIFIER = "CompVis/stable-diffusion-safety-checker", "Falconsai/nsfw_image_detection"
-CONCEPTS = ("concept_embeds", "concept_embeds_weights", "special_care_embeds", "special_care_embeds_weights")
+EMBEDS, LIMITS = ("special_care_embeds", "concept_embeds"), ("special_care_embeds_weights", "concept_embeds_weights")
 RAISED = 0.01
 """What a special concept found in the image adds to every other."""
 
@@ -57,14 +57,13 @@ class SafetyCheckerPenalty:
         from transformers import CLIPConfig, CLIPVisionModelWithProjection
 
         tensors, _ = load_weights(model, "safety-checker")
-        if lacking := [name for name in CONCEPTS if name not in tensors]:
+        if lacking := [name for name in EMBEDS + LIMITS if name not in tensors]:
             raise ValueError(f"{model} is no safety checker: it lacks {lacking[0]}. Give one of Stable Diffusion's")
         dtype = dtype or torch.float32
-        concepts, limits, special, special_limits = (
-            tensors.pop(name).to(device, torch.promote_types(dtype, torch.float32)) for name in CONCEPTS
-        )
-        self.concepts, self.limits = F.normalize(concepts, dim=-1), limits
-        self.special, self.special_limits = F.normalize(special, dim=-1), special_limits
+        full = torch.promote_types(dtype, torch.float32)
+        self.special = len(tensors[EMBEDS[0]])
+        self.concepts = F.normalize(torch.cat([tensors.pop(name).to(device, full) for name in EMBEDS]), dim=-1)
+        self.limits = torch.cat([tensors.pop(name).to(device, full) for name in LIMITS])
         config: Any = CLIPConfig.from_pretrained(str(model))
         config.vision_config.projection_dim = config.projection_dim
         tower = CLIPVisionModelWithProjection(config.vision_config)
@@ -81,7 +80,7 @@ class SafetyCheckerPenalty:
 
     @property
     def range(self) -> tuple[float, float]:
-        return (float(self.limits.min()) - 1 - RAISED, 0.0)
+        return (float(self.limits[self.special :].min()) - 1 - RAISED, 0.0)
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         return (-self.margins(images)).clamp(max=0)
@@ -90,8 +89,8 @@ class SafetyCheckerPenalty:
         """m (B,) of images (B,3,H,W) in [0, 1]: positive is unsafe, negative the distance to the nearest limit."""
         pixels = self.preprocess(images.to(self.tower.device)).to(self.tower.dtype)
         embeds = F.normalize(self.tower(pixels).image_embeds.to(self.concepts.dtype), dim=-1)
-        found = (embeds @ self.special.T > self.special_limits).any(-1)
-        return (embeds @ self.concepts.T - self.limits).amax(-1) + RAISED * found
+        past = embeds @ self.concepts.to(embeds).T - self.limits.to(embeds)
+        return past[:, self.special :].amax(-1) + RAISED * (past[:, : self.special] > 0).any(-1)
 
 
 class LabelPenalty:
