@@ -48,8 +48,9 @@ class ImageReward:
     There is no bound. Of Stable Diffusion v1.4's images for the authors' prompts 62.4 % lie in [-1, 1] and 98.2 % in
     [-2, 2]; tuning on it goes past 2. For one prompt, a is preferred to b with probability sigmoid(1.0333 (r_a - r_b)).
 
-    Images of any size are resized to 224 along the shorter edge and cropped in the centre, so what lies further out
-    along the longer edge is not seen. Of a prompt only the first 35 tokens count, [CLS] and [SEP] among them.
+    Images (B,3,H,W) in [0, 1] of any size are resized to 224 along the shorter edge and cropped in the centre, so what
+    lies further out along the longer edge is not seen. Of a prompt only the first 35 tokens count, [CLS] and [SEP]
+    among them.
 
     Differentiable, through the preprocessing too; the weights are frozen. The text encoder looks at the image in every
     layer, so nothing of a prompt can be computed beforehand but its tokens, which are kept.
