@@ -26,9 +26,12 @@ def learn_preference(recipe: PreferenceRecipe) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: a file of pairs is not there.
-        ValueError: the pairs cannot be learned from, or the folder holds a reward of another recipe.
+        ValueError: the model's folder is none, the pairs cannot be learned from, or the folder holds a reward of another recipe.
         ImportError: Parquet needs an extra.
     """
+    model = Path(recipe.model)
+    if model.is_dir() and not any((model / name).exists() for name in ("config.json", "preference.json")):
+        raise ValueError(f"{model} has no config.json: give the folder or hub id of a CLIP or SigLIP of transformers")
     pairs, held_out, test = read_parts(recipe)
     _keep_recipe(recipe)
     if PartialState().is_main_process and (found := leaks(pairs, [*held_out, *test])):
