@@ -11,6 +11,7 @@ from sfumato.pipelines.rollout import replay
 from sfumato.pipelines.stochastic import step_std, stochastic_steps
 from sfumato.training import AdjointMatching, Batch, Trainer
 from tests.analytic.bed import scheduler
+from tests.training.common import EXACT
 
 BASE, BETA = gaussian([0.4, 0.5, 0.6], 0.05**2), 0.5
 """Narrow, as rewards want images in [0, 1]."""
@@ -29,7 +30,7 @@ def trained(folder, eta, steps=16):
     pipe = pipeline()
     settings = {"steps": 40, "batch_size": 32, "lr": 0.05, "lr_schedule": "linear", "checkpoint_every": 1000}
     lora = {"rank": 1, "targets": ["mean", "log_variance"]}
-    config = TrainingConfig.model_validate({**settings, "lora": lora, "monitor_every": None})
+    config = TrainingConfig.model_validate({**settings, "lora": lora, "monitor_every": None, "prefix": EXACT})
     sampling = SamplingConfig(num_inference_steps=steps, guidance_scale=1.0, arguments={"eta": eta})
     Trainer(pipe, AdjointMatching(BETA, steps=4), REWARD, [""], config, sampling, folder).run()
     world = pipe.world()

@@ -19,6 +19,7 @@ from sfumato.pipelines.guidance import annealed_guidance
 from sfumato.schedules import schedule
 from sfumato.training import Draft, Trainer
 from tests.analytic.bed import MEAN_B, MEAN_R, VAR_B, VAR_R, run, scheduler, tuned_pipeline
+from tests.training.common import EXACT
 
 STEPS, REWARD = 8, QuadraticReward(linear=torch.tensor([0.5, -1.0, 2.0]), curvature=torch.tensor([1.0, 0.0, 0.3]))
 
@@ -80,7 +81,7 @@ def trained(folder, kl):
     pipe = analytic_pipeline(gaussian([0.4, 0.5, 0.6], 0.05**2), scheduler("DDIMScheduler"))
     settings = {"steps": 60, "batch_size": 16, "lr": 0.03, "checkpoint_every": 60, "monitor_every": None}
     parts = {"lora": {"rank": 1, "targets": ["mean", "log_variance"]}, "regularizers": {"kl": kl}}
-    config = TrainingConfig.model_validate({**settings, **parts})
+    config = TrainingConfig.model_validate({**settings, "prefix": EXACT, **parts})
     sampling = SamplingConfig(num_inference_steps=STEPS, guidance_scale=1.0)
     reward = QuadraticReward(linear=70.0, curvature=100.0)
     records = Trainer(pipe, Draft(last_steps=2), reward, [""], config, sampling, folder).run()

@@ -13,6 +13,8 @@ from tests import tiny
 LORA = {"rank": 2, "targets": ["to_q", "to_v", "to_out.0", "conv2", "conv_out", "proj_out"]}
 """The last layer is among them, so that few updates change much."""
 PROMPTS = ["red", "green", "blue"]
+EXACT = {"dtype": None, "denoiser_every": 1}
+"""Settings of the prefix: rounding aside, nothing is saved."""
 SIZE = {"height": 16, "width": 16}
 SAMPLING = {
     "sd": SamplingConfig(num_inference_steps=2, guidance_scale=2.0),
@@ -32,8 +34,7 @@ def brightness(images, prompts):
 
 def settings(**changes):
     small = {"lora": LORA, "steps": 3, "batch_size": 2, "lr": 1e-2, "checkpoint_every": 100}
-    exact = {"prefix": {"dtype": None, "denoiser_every": 1}, "monitor_every": None}
-    return TrainingConfig.model_validate({**small, **exact, **changes})
+    return TrainingConfig.model_validate({**small, "monitor_every": None, "prefix": EXACT, **changes})
 
 
 def make_trainer(

@@ -34,11 +34,12 @@ class QuadraticReward:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest value, infinite where unbounded."""
+        """The least and the greatest value, infinite where unbounded, or where numbers leave D open."""
         linear, curvature = self.terms(torch.zeros((), dtype=torch.float64))
-        if bool((curvature > 0).all()):
-            return -math.inf, self.constant + float((linear**2 / (2 * curvature)).sum())
-        return -math.inf, math.inf
+        highest = linear**2 / (2 * curvature)
+        if not bool((curvature > 0).all()) or (highest.ndim == 0 and highest > 0):
+            return -math.inf, math.inf
+        return -math.inf, self.constant + float(highest.sum())
 
     def __call__(self, images: Tensor, prompts: Sequence[str] | None = None) -> Tensor:
         """The rewards (B,) of images (B, ...) with D numbers each; prompts play no role."""
