@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from benchmarks import costs, parts
-from benchmarks.live import LiveBytes
-from benchmarks.published import MODELS, Model, count, unet_inputs
+from benchmarks.scaling import costs, parts
+from benchmarks.scaling.live import LiveBytes
+from benchmarks.scaling.published import MODELS, Model, count, unet_inputs
 
 from sfumato.pipelines.adapters import denoiser, trainable
 from sfumato.training import DDPO, AdjointMatching, AlignProp, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL

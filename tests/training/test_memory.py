@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from benchmarks.live import LiveBytes
+from benchmarks.scaling.live import LiveBytes
 from torch import nn
 
 from sfumato.training.memory import modules_of

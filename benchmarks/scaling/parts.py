@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from benchmarks.live import LiveBytes
-from benchmarks.published import Model, pickscore
+from benchmarks.scaling.live import LiveBytes
+from benchmarks.scaling.published import Model, pickscore
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

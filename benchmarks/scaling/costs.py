@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from benchmarks import parts
-from benchmarks.parts import Part
-from benchmarks.published import MODELS, Model, count, pickscore
+from benchmarks.scaling import parts
+from benchmarks.scaling.parts import Part
+from benchmarks.scaling.published import MODELS, Model, count, pickscore
 from diffusers import AutoencoderKLQwenImage
 from torch import nn
 

@@ -19,9 +19,9 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from benchmarks import parts
-from benchmarks.costs import draft_peak, tables
-from benchmarks.published import CLIP_G, CLIP_L, MODELS, clip
+from benchmarks.scaling import parts
+from benchmarks.scaling.costs import draft_peak, tables
+from benchmarks.scaling.published import CLIP_G, CLIP_L, MODELS, clip
 from tokenizers.pre_tokenizers import ByteLevel
 
 from sfumato.config import SamplingConfig, TrainingConfig
