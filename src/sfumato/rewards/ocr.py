@@ -128,6 +128,6 @@ INFO = (
         OCRAccuracy,
         model="PP-OCRv6 small",
         licence="Apache-2.0",
-        size="32 MB, in the package rapidocr",
+        size="in rapidocr",
     ),
 )

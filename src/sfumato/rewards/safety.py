@@ -159,7 +159,7 @@ INFO = (
         True,
         SafetyCheckerPenalty,
         model=CHECKER,
-        licence="none named; OpenRAIL-M as part of Stable Diffusion 1",
+        licence="not stated",
         size="1.2 GB",
     ),
     RewardInfo(
