@@ -26,7 +26,8 @@ def learn_preference(recipe: PreferenceRecipe) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: a file of pairs is not there.
-        ValueError: the model's folder is none, the pairs cannot be learned from, or the folder holds a reward of another recipe.
+        ValueError: the model's folder holds none, the pairs cannot be learned from, or the folder holds a reward of
+            another recipe.
         ImportError: Parquet needs an extra.
     """
     model = Path(recipe.model)

@@ -118,11 +118,11 @@ class PreferenceReward:
         if factor <= 0 or (shift and self.head is None):
             raise ValueError("a reward is rescaled by a positive factor, and shifted only if it has a head")
         if self.head is None:
-            self.backbone.model.logit_scale += math.log(factor)
+            self.backbone.model.logit_scale.add_(math.log(factor))
             return
         for parameter in (self.head.match, self.head.output.weight, self.head.output.bias):
-            parameter *= factor
-        self.head.output.bias += shift
+            parameter.mul_(factor)
+        self.head.output.bias.add_(shift)
 
     def save(self, folder: str | Path, with_backbone: bool) -> None:
         """Write a folder that `PreferenceReward(folder)` reads back exactly; without a head it is a plain CLIP.
