@@ -43,7 +43,11 @@ def observed(info: RewardInfo, images: torch.Tensor, prompts: list[str]) -> str:
     with torch.no_grad():
         scores = torch.cat([score(reward, *each) for each in zip(images.split(BATCH), _split(prompts), strict=True)])
     low, high = scores.double().quantile(torch.tensor([0.05, 0.95], dtype=torch.float64)).tolist()
-    return f"{low:.3g} to {high:.3g} on emoji-64's pictures"
+    return f"{_rounded(low)} to {_rounded(high)} on emoji-64's pictures"
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _split(prompts: list[str]) -> list[list[str]]:

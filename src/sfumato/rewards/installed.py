@@ -25,7 +25,7 @@ def installed(taken: Collection[str], name: str | None = None) -> dict[str, Entr
         ValueError: two rewards have the same name.
     """
     found: dict[str, EntryPoint] = {}
-    for entry in entry_points(group=GROUP, **({"name": name} if name else {})):
+    for entry in entry_points(group=GROUP, name=name) if name else entry_points(group=GROUP):
         before = found.setdefault(entry.name, entry)
         if entry.name in taken or before.value != entry.value:
             other = "sfumato itself" if entry.name in taken else _package(before)
