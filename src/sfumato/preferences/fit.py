@@ -187,7 +187,7 @@ def _trained(reward: PreferenceReward, config: PreferenceTraining) -> dict[str, 
     if config.hidden is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            modules["head"] = reward.add_head(config.hidden)
+            modules["head"] = reward.add_head(config.hidden).requires_grad_(False)
     if config.full:
         modules["backbone"] = reward.backbone.model
     found = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
