@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sfumato.frontier import compare_runs, read_runs
 from sfumato.frontier.many import ENOUGH, median_interval, sign_test
 from sfumato.frontier.statistics import Interval
-from sfumato.frontier.tuned_runs import on_axes
+from sfumato.frontier.tuned_runs import _reward, on_axes
 from tests.frontier.measured_bed import make_frontier, write_run
 
 WORSE = make_frontier(shift={"aig-power-2": -2.5, "aig-power-4": -2.5})
@@ -214,3 +214,13 @@ def test_the_median_interval_covers_as_it_says(n):
     found = [median_interval(row.tolist()) or Interval(0, 1, -1) for row in drawn]
     covered = np.mean([one.low <= math.log(2) <= one.high for one in found])
     assert 0.94 < covered <= 1
+
+
+def test_runs_are_told_apart_by_what_their_reward_is_made_of():
+    clip = {"name": "clip_score", "model": "openai/clip"}
+    assert _reward({"reward": ["pickscore", clip]}) == "pickscore + clip_score (clip)"
+    assert _reward({"reward": {"name": "minimum", "of": ["pickscore", clip]}}) == (
+        "minimum (pickscore, clip_score (clip))"
+    )
+    limited = {"name": "constrained", "of": ["gold", "pickscore"], "subject_to": clip, "at_least": 27, "strength": 2}
+    assert _reward({"reward": limited}) == "constrained (gold, pickscore, clip_score (clip))"
