@@ -191,9 +191,8 @@ def _trained(reward: PreferenceReward, config: PreferenceTraining) -> dict[str, 
     if config.full:
         modules["backbone"] = reward.backbone.model
     found = {f"{part}.{name}": p for part, module in modules.items() for name, p in module.named_parameters()}
-    found.pop(
-        "head.output.bias", None
-    )  # cancels in all margins, and AdamW would step along the rounding of its gradient
+    # it cancels in all margins, and AdamW would step along the rounding of its gradient
+    found.pop("head.output.bias", None)
     for parameter in found.values():
         parameter.requires_grad_(True)
     return found
