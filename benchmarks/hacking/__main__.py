@@ -21,6 +21,7 @@ from benchmarks.hacking import draw, looks, proxies
 from benchmarks.hacking.plan import CURES, PLAIN, PROXIES, QUICK, Plan, Way
 from benchmarks.hacking.turning import Curve
 
+from sfumato.cli.shared import silence
 from sfumato.runs import read_json
 
 WAYS = {way.name: way for way in [*PLAIN, *CURES]}
@@ -36,6 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = QUICK if options.quick else Plan()
     if options.one:
+        silence()
         proxies.learn(plan) if options.one == LEARN else looks.make(plan, WAYS[options.one])
         return
     for name in [] if options.table else [LEARN, *WAYS]:

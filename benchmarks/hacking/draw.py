@@ -18,7 +18,8 @@ PANELS = (("proxy", "proxy, deviations of the base"), ("gold", "gold"), ("vendi"
 
 
 def figure(path: Path, curves: Mapping[str, Curve]) -> None:
-    """Proxy, gold and Vendi score over the updates, and gold over the proxy; a ring is where a curve turns."""
+    """Proxy, gold and Vendi score over the updates, and gold over the proxy; a ring is where a curve turns, the
+    bar across it its 95 % interval over prompts."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -51,6 +52,9 @@ def _lines(panels: list[Axes], label: str, curve: Curve, number: int) -> None:
         panel.plot(x, y, **look)
         ring = {"markersize": 9, "markeredgecolor": INK, "markerfacecolor": "none", "markeredgewidth": 0.7}
         panel.plot(x[found.look], y[found.look], "o", **ring)
+    for panel, part in ((panels[1], found.update), (panels[3], found.proxy)):
+        height = values["gold"][found.look]
+        panel.plot([part.low, part.high], [height, height], color=COLOURS[number], linewidth=3, alpha=0.3)
 
 
 def table(curves: Mapping[str, Curve]) -> str:
@@ -60,21 +64,14 @@ def table(curves: Mapping[str, Curve]) -> str:
     lines.append("|---" * 8 + "|")
     for label, curve in curves.items():
         found = turn(curve)
-        low, high = found.updates
         end = (curve.proxy[-1].mean(), curve.gold[-1].mean(), curve.vendi[-1])
         cells = [
             label,
-            f"{found.update:g} [{low:g}, {high:g}]",
-            _cell(found.proxy, found.proxies),
-            _cell(found.gain, found.gains),
-            _cell(found.fall, found.falls),
+            f"{found.update.mean:g} [{found.update.low:g}, {found.update.high:g}]",
+            *(f"{part.mean:.2f} [{part.low:.2f}, {part.high:.2f}]" for part in (found.proxy, found.gain, found.fall)),
             f"{found.rising:.0%}",
             f"{curve.vendi[found.look]:.2f}",
             ", ".join(f"{value:.2f}" for value in end),
         ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _cell(value: float, interval: tuple[float, float]) -> str:
-    return f"{value:.2f} [{interval[0]:.2f}, {interval[1]:.2f}]"

@@ -53,7 +53,7 @@ def guide(plan: Plan, way: Way) -> None:
     )
     monitor.folder.mkdir(parents=True, exist_ok=True)
     pipe = load_pipeline(experiment.recipe.pipeline, experiment.device)
-    seen = {record["update"] for record in read_jsonl(file(plan, way))} if file(plan, way).exists() else set()
+    seen = {record["update"] for record in read_jsonl(file(plan, way))}
     for update in tqdm(range(plan.every, plan.updates + 1, plan.every), desc=way.label, unit="checkpoint"):
         if update in seen:
             continue

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-REPETITIONS = 10_000
+from sfumato.frontier.statistics import REPETITIONS, Interval, interval, paired_difference, resampling_weights
+
 Array = NDArray[np.float64]
 
 
@@ -43,55 +44,38 @@ class Curve:
 
 @dataclass(frozen=True)
 class Turn:
-    """The look with the highest mean gold. Pairs are 95 % intervals over prompts, by bootstrap.
+    """The look with the highest mean gold, with 95 % intervals over prompts.
 
     Attributes:
         look: its number.
-        update: its update.
-        updates: likewise in resamples of the prompts.
-        proxy: the mean proxy there.
-        proxies: likewise.
-        gain: gold there less that of the base model.
-        gains: likewise, at each resample's own turn.
-        fall: gold there less that at the last look.
-        falls: likewise, at the turn of all prompts: its place is not chosen anew, or no fall could be negative.
+        update: its update; the interval is that of the turns of resampled prompts.
+        proxy: the mean proxy there; likewise.
+        gain: gold there less that of the base model, of the same prompts and seeds.
+        fall: gold there less that at the last look. It is never negative, as the look was chosen for its gold: what
+            shows a fall is an interval that does not reach 0.
         rising: share of resamples in which the last look has the highest gold, so that nothing has turned.
     """
 
     look: int
-    update: float
-    updates: tuple[float, float]
-    proxy: float
-    proxies: tuple[float, float]
-    gain: float
-    gains: tuple[float, float]
-    fall: float
-    falls: tuple[float, float]
+    update: Interval
+    proxy: Interval
+    gain: Interval
+    fall: Interval
     rising: float
 
 
-def turn(curve: Curve, repetitions: int = REPETITIONS, seed: int = 0) -> Turn:
+def turn(curve: Curve, repetitions: int = REPETITIONS) -> Turn:
     """Find where a curve turns. Equal numbers of prompts are resampled alike, so that curves compare."""
-    prompts = curve.gold.shape[1]
-    drawn = np.random.default_rng(seed).multinomial(prompts, np.full(prompts, 1 / prompts), repetitions) / prompts
-    gold, proxy = curve.gold @ drawn.T, curve.proxy @ drawn.T
-    best, each = gold.argmax(0), np.arange(repetitions)
-    mean = curve.gold.mean(1)
-    look = int(mean.argmax())
+    drawn = resampling_weights(curve.gold.shape[1], repetitions, 0).T
+    gold, proxy = curve.gold @ drawn, curve.proxy @ drawn
+    best = gold.argmax(0)
+    look = int(curve.gold.mean(1).argmax())
+    here = curve.gold[look]
     return Turn(
         look,
-        float(curve.updates[look]),
-        _interval(curve.updates[best]),
-        float(curve.proxy[look].mean()),
-        _interval(proxy[best, each]),
-        float(mean[look] - mean[0]),
-        _interval(gold[best, each] - gold[0]),
-        float(mean[look] - mean[-1]),
-        _interval(gold[look] - gold[-1]),
-        float((best == len(mean) - 1).mean()),
+        interval(float(curve.updates[look]), curve.updates[best]),
+        interval(float(curve.proxy[look].mean()), proxy[best, np.arange(repetitions)]),
+        paired_difference(here, curve.gold[0], repetitions=repetitions),
+        paired_difference(here, curve.gold[-1], repetitions=repetitions),
+        float((best == len(gold) - 1).mean()),
     )
-
-
-def _interval(values: Array) -> tuple[float, float]:
-    low, high = np.quantile(values, (0.025, 0.975))
-    return float(low), float(high)
