@@ -12,7 +12,7 @@ STEPS = 2
 
 
 def trained(folder, **changes):
-    """The gradients of the second and the third update, and in which dtypes the first LoRA layer's own matrices took part."""
+    """Gradients of updates 2 and 3, and in which dtypes the first LoRA layer's own matrices took part."""
     trainer = make_trainer(folder, objective=Draft(last_steps=1), steps=3, **changes)
     updates = iter(trainer)
     next(updates)  # before it, the reward is tried on images of the base
