@@ -96,7 +96,7 @@ def test_an_empty_prompt_file_is_refused(world, tmp_path, refused):
 BAD_PAIRS = {
     "none": ([], "pairs.jsonl is empty: give at least one line"),
     "no JSON": (["{"], "pairs.jsonl, line 1: Expecting property name"),
-    "no label": ([{"prompt": "a", "image_0": "x.png", "image_1": "x.png"}], "line 1: there is no label or label_0, only"),
+    "no label": ([{"prompt": "a", "image_0": "x.png", "image_1": "x.png"}], "line 1: there is no label or label_0"),
     "a prompt that is no text": ([{"prompt": 3}], "line 1: the prompt 3 is no text; a pair has prompt"),
     "no image": ([{"prompt": "a", "image_0": "x.png", "image_1": "y.png", "label": 1}], "y.png, which does not exist"),
     "small images": (
