@@ -9,7 +9,9 @@ from sfumato.runs import write_json
 
 BIN = {"confidence": 0.75, "right": 0.7, "low": 0.6, "high": 0.8, "count": 40}
 ACCURACY = {"accuracy": 0.8, "low": 0.7, "high": 0.9, "decided": 50, "loss": 0.5}
-LOOKS = [{"step": step, "train_loss": 0.6, **ACCURACY, "loss": loss} for step, loss in ((10, 0.6), (20, 0.5), (30, 0.55))]
+LOOKS = [
+    {"step": step, "train_loss": 0.6, **ACCURACY, "loss": loss} for step, loss in ((10, 0.6), (20, 0.5), (30, 0.55))
+]
 FOUND = {
     **ACCURACY,
     "by_prompt": [0.68, 0.92],
@@ -53,7 +55,9 @@ def test_the_learning_curve_doubles_at_equal_distances():
 def test_the_step_that_was_taken_has_a_ring():
     svg = training_svg([*FOUND["members"], {**FOUND["members"][0], "looks": LOOKS[::-1]}])
     rings = numbers(svg, r'class="ring m\d" cx="(\S+)" cy="(\S+)"')
-    lowest = max(numbers(re.search(r'class="path m0" d="M(.*?)"', svg)[1].replace("L", "\n"), r"(\S+) (\S+)"), key=lambda p: p[1])
+    lowest = max(
+        numbers(re.search(r'class="path m0" d="M(.*?)"', svg)[1].replace("L", "\n"), r"(\S+) (\S+)"), key=lambda p: p[1]
+    )
     assert rings == [lowest, lowest] and svg.count("thin") == 2
 
 
@@ -68,7 +72,10 @@ def test_the_page_says_what_was_measured_and_warns_where_it_flatters(tmp_path):
 
 def test_without_calibration_and_with_members(tmp_path):
     members = [{**FOUND["members"][0], "name": name} for name in ("member-0", "member-1")]
-    write_json(tmp_path / "evaluation.json", {key: v for key, v in FOUND.items() if key != "uncalibrated"} | {"members": members})
+    write_json(
+        tmp_path / "evaluation.json",
+        {key: v for key, v in FOUND.items() if key != "uncalibrated"} | {"members": members},
+    )
     text = write_preference_page(tmp_path).read_text()
     assert "Hollow" not in text and "member-1</th>" in text
 

@@ -42,7 +42,8 @@ class PreferenceTraining(Strict):
     bootstrap: bool = Field(True, description="members learn from samples of the prompts with replacement")
     disagreement: float = Field(1.0, ge=0, description="l in an ensemble's reward, mean - l * deviation of the members")
     curve: list[Annotated[float, Field(gt=0, lt=1)]] | None = Field(
-        None, description="shares of the pairs for the learning curve; null: 1/8, 1/4, 1/2 for a head alone, none for full"
+        None,
+        description="shares of the pairs for the learning curve; null: 1/8, 1/4, 1/2 for a head alone, none for full",
     )
     seed: int = Field(0, ge=0, description="of the head and the order of pairs")
 
