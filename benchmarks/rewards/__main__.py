@@ -118,7 +118,7 @@ def report(bed: Bed, found: dict[str, list[Found]]) -> None:
         seconds, cpu = (
             [a[key] / b[key] for a, b in zip(found[slow], found[fast], strict=True)] for key in ("seconds", "cpu")
         )
-        low, middle, high = quantiles(seconds) if len(seconds) > 1 else seconds * 3
+        low, middle, high = quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
         barred = slow in ("hpsv2.score", "loop, loaded once")
         verdict = ("reached" if middle >= BAR else "MISSED") if barred else ""
         print(f"| {slow} / {fast} | {middle:.2f} | {low:.2f} to {high:.2f} | {median(cpu):.2f} | {verdict} |")
