@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import AutoModel, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 SOURCES = Path(__file__).parents[2] / "src"
 EMOJI = SOURCES / "sfumato" / "assets" / "emoji64"
@@ -69,8 +69,8 @@ def preference() -> Callable[[torch.Tensor, list[str]], torch.Tensor]:
 
 def _clip_as_in_transformers_5() -> None:
     """Let sfumato's rewards load and call a CLIP in the peers' environment; TRL itself uses none."""
-    load = CLIPModel.from_pretrained
-    CLIPModel.from_pretrained = lambda *args, dtype=None, **options: load(*args, torch_dtype=dtype, **options)
+    load = AutoModel.from_pretrained
+    AutoModel.from_pretrained = lambda *args, dtype=None, **options: load(*args, torch_dtype=dtype, **options)
     for name in ("get_image_features", "get_text_features"):
         setattr(CLIPModel, name, _in_an_output(getattr(CLIPModel, name)))
 
