@@ -41,7 +41,7 @@ def main() -> None:
         proxies.learn(plan) if options.one == LEARN else looks.make(plan, WAYS[options.one])
         return
     for name in [] if options.table else [LEARN, *WAYS]:
-        if name == LEARN or not looks.finished(plan, WAYS[name]):
+        if not (proxies.learned(plan) if name == LEARN else looks.finished(plan, WAYS[name])):
             again = [sys.executable, "-m", "benchmarks.hacking", "--one", name, *(["--quick"] if options.quick else [])]
             subprocess.run(again, check=True, env={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive", **os.environ})
     show(plan, options.figures or plan.folder)

@@ -15,10 +15,13 @@ from sfumato.preferences import Pair, train_preference
 from sfumato.preferences.split import smaller
 
 
+def learned(plan: Plan) -> bool:
+    """Whether all proxies are there."""
+    return all((plan.folder / "proxies" / name / "evaluation.json").exists() for name in PROXIES)
+
+
 def learn(plan: Plan) -> None:
     """Learn all proxies that are not there yet."""
-    if all((plan.folder / "proxies" / name / "evaluation.json").exists() for name in PROXIES):
-        return
     artwork = chosen(plan.emoji)
     read = preference.pictures(artwork).__getitem__
     right, measure = preference.split(artwork)
