@@ -49,7 +49,7 @@ EVALUATION: dict[str, Any] = {
 def make_world(folder: Path) -> Path:
     """Write two pipelines and a vision model into the folder."""
     tiny.pipeline("sd").save_pretrained(folder / "pipeline")
-    tiny.pipeline("sd3").save_pretrained(folder / "pipeline-sd3")
+    tiny.pipeline("flux").save_pretrained(folder / "pipeline-flux")
     _vision_model(folder / "vision")
     return folder
 

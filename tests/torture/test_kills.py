@@ -10,6 +10,7 @@ import pytest
 
 from sfumato.runs import Run
 from tests import forked
+from tests.tiny import TOKENS
 from tests.tiny_run import RECIPE, write_recipe
 from tests.training.pairs_bed import write_pairs
 from tests.training.test_resume import assert_same_training
@@ -45,8 +46,8 @@ def make_recipe(name, world, folder):
         training["objective"] = {**training["objective"], "pairs": path}
         training["regularizers"] = {"data": {"pairs": path}}
     flow, noisy = name.startswith("flow"), name.startswith(("adjoint", "ddpo"))
-    pipeline = {"path": str(world / ("pipeline-sd3" if flow else "pipeline"))}
-    arguments = {"height": 16, "width": 16} if flow else {"eta": float(noisy)}
+    pipeline = {"path": str(world / ("pipeline-flux" if flow else "pipeline"))}
+    arguments = {"height": 16, "width": 16, "max_sequence_length": TOKENS} if flow else {"eta": float(noisy)}
     sampling = {"num_inference_steps": 4, "guidance_scale": 2.0, "arguments": arguments}
     return write_recipe(folder / "recipe.yaml", world, training=training, pipeline=pipeline, sampling=sampling)
 
