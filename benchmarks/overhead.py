@@ -3,9 +3,9 @@
     python benchmarks/overhead.py
 
 Both sample a batch in N steps, decode and score it. DRaFT-1 needs N - 1 forwards of the denoiser without gradient, with
-its LoRA merged, one forward and backward, and the backward of decoding and scoring. DDPO needs N forwards without
-gradient, and one forward and backward for each step that draws noise. Each part is timed alone on tensors of the same
-shapes. Updates and parts take turns, so that a busy machine slows down both; medians are compared.
+its LoRA merged, the merging, one forward and backward, and the backward of decoding and scoring. DDPO needs N forwards
+without gradient, and one forward and backward for each step that draws noise. Each part is timed alone on tensors of the
+same shapes. Updates and parts take turns, so that a busy machine slows down both; medians are compared.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
 from sfumato.config import LoraConfig, PrefixConfig, SamplingConfig, TrainingConfig
 from sfumato.emoji64 import demo_pipeline
-from sfumato.pipelines.adapters import denoiser, trainable, tuner_layers
+from sfumato.pipelines.adapters import AdapterSwitch, denoiser, trainable, tuner_layers
+from sfumato.pipelines.prefix import merged
 from sfumato.pipelines.stochastic import planned_stochastic_steps
 from sfumato.rewards import Reward, build_reward
 from sfumato.training import DDPO, Draft, Objective, Trainer
@@ -97,6 +99,7 @@ def necessary_parts(name: str, pipe: Any, reward: Reward, steps: int, noisy: int
         lighter = with_merged_lora(unet)
         return {
             "forward, LoRA merged": Part(torch.no_grad()(lambda: forward(lighter)), steps - 1),
+            "merging the LoRA": Part(partial(merge_and_back, AdapterSwitch(unet, ADAPTER)), 1),
             "forward and backward": there_and_back,
             "decoding and backward": Part(lambda: with_backward(lambda x: decoded(vae, x), latents), 1),
             "scoring and backward": Part(lambda: with_backward(lambda x: reward(x, PROMPTS), images), 1),
@@ -119,6 +122,11 @@ def with_merged_lora(unet: Any) -> Any:
     for layer in tuner_layers(lighter, ADAPTER):
         layer.merge()
     return lighter
+
+
+def merge_and_back(switch: AdapterSwitch) -> None:
+    with merged(switch):
+        pass
 
 
 def table(name: str, seconds: dict[str, float], times: dict[str, int]) -> Iterator[str]:
