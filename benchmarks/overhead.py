@@ -4,8 +4,8 @@
 
 Both sample a batch in N steps, decode and score it. DRaFT-1 needs N - 1 forwards of the denoiser without gradient, with
 its LoRA merged, the merging, one forward and backward, and the backward of decoding and scoring. DDPO needs N forwards
-without gradient, and one forward and backward for each step that draws noise. Each part is timed alone on tensors of the
-same shapes. Updates and parts take turns, so that a busy machine slows down both; medians are compared.
+without gradient, and one forward and backward for each step that draws noise. Each part is timed alone on tensors of
+the same shapes. Updates and parts take turns, so that a busy machine slows down both; medians are compared.
 """
 
 from __future__ import annotations
