@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 
 from sfumato.report import choice, images, story, vocabulary
@@ -15,9 +13,9 @@ from sfumato.report.data import read_diagnosis, read_frontier, read_training
 from sfumato.report.figure import frontier_svg
 from sfumato.report.page import describe_methods, describe_metrics, finite, page_data, points_of
 from sfumato.report.repeats import find_repeats
+from sfumato.report.web import asset, template
 from sfumato.runs import Run, write_text
 
-WEB = Path(__file__).parent / "web"
 SCRIPTS = (
     "draw.js",
     "pictures.js",
@@ -65,7 +63,7 @@ def write_report(run: Run) -> Path:
         write_text(run.path / "frontier.svg", frontier_svg(run))
     recipe = run.recipe if run.recipe_path.exists() else {}
     diagnosis = read_diagnosis(run)
-    page = _template().render(
+    page = template("template.html").render(
         title=story.title(run.info, recipe),
         info={"created": "", "versions": {}} | run.info,
         frontier=frontier,
@@ -80,7 +78,7 @@ def write_report(run: Run) -> Path:
         strips=strips,
         strip_ids=_strip_ids(frontier, strips),
         trainings=trainings,
-        asset=_asset,
+        asset=asset,
         scripts=SCRIPTS,
         tables=TABLES,
         **_told(frontier, strips, trainings),
@@ -155,25 +153,3 @@ def _comparison(frontier: dict[str, Any], strips: images.Strips) -> dict[str, An
         "down": list(dict.fromkeys(pair["a"] for pair in pairs)),
         "chances": {(pair["a"], pair["b"]): pair["probability"] for pair in pairs},
     }
-
-
-def _asset(name: str) -> str:
-    return (WEB / name).read_text(encoding="utf-8")
-
-
-@cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(WEB),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        "number": vocabulary.number,
-        "percent": vocabulary.percent,
-        "signed": vocabulary.signed,
-        "sentence": lambda text: vocabulary.capitalise(text.rstrip(".")) + ".",
-    }
-    return environment.get_template("template.html")

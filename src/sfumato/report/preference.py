@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from sfumato.report.figure import Axis
 from sfumato.report.vocabulary import number, percent, plural
+from sfumato.report.web import asset, template
 from sfumato.runs import read_json, write_text
 
-WEB = Path(__file__).parent / "web"
 WIDTH, HEIGHT = 460, 360
 LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 16, 16, HEIGHT - 56
 Mark = tuple[float, float, float, float, str]
@@ -28,22 +26,14 @@ def write_preference_page(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     found = read_json(folder / "evaluation.json")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(WEB),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"number": number, "percent": percent}
-    page = environment.get_template("preference.html").render(
+    page = template("preference.html").render(
         name=folder.resolve().name,
         found=found,
         on="pairs to report on" if found["reported_on"] == "test" else "held-out pairs",
         reliability=reliability_svg(found),
         curve=curve_svg(found["curve"]) if len(found["curve"]) > 1 else "",
         training=training_svg(found["members"]),
-        asset=lambda name: (WEB / name).read_text(encoding="utf-8"),
+        asset=asset,
     )
     path = folder / "evaluation.html"
     write_text(path, page)
