@@ -3,7 +3,7 @@
 import argparse
 import importlib
 
-STAGES = ("data", "autoencoder", "scorer", "judge", "preference", "denoiser", "flow", "evaluate", "card")
+STAGES = ("data", "autoencoder", "scorer", "judge", "preference", "aesthetic", "denoiser", "flow", "evaluate", "card")
 
 
 def main() -> None:

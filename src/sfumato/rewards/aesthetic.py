@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from sfumato.rewards.backbone import load_backbone
-from sfumato.rewards.info import RewardInfo
+from sfumato.rewards.info import BUNDLED, RewardInfo
 from sfumato.weights import load_weights
 
 KIND = "aesthetic"
@@ -81,13 +81,26 @@ def published(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {"weight": weight.squeeze(0).float(), "bias": bias.squeeze(0).float()}
 
 
+def _aesthetic(
+    weights: str,
+    model: str = BACKBONE,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype | None = None,
+) -> LAIONAesthetic:
+    from sfumato import emoji64
+
+    if weights == BUNDLED:
+        return LAIONAesthetic(emoji64.path("aesthetic"), emoji64.scorer_path(), device, dtype)
+    return LAIONAesthetic(weights, model, device, dtype)
+
+
 INFO = (
     RewardInfo(
         "aesthetic",
-        "LAION's aesthetic predictor V2; weights: converted file; model: its CLIP ViT-L/14",
+        "LAION's aesthetic predictor V2; weights: converted file, or emoji64; model: its CLIP ViT-L/14",
         "[-12.8, 23.2], meant to be 1 to 10",
         True,
-        LAIONAesthetic,
+        _aesthetic,
         model=BACKBONE,
         licence="MIT; predictor Apache-2.0",
         size="1.7 GB",

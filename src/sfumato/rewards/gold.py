@@ -18,7 +18,8 @@ class JudgeGold:
 
     A prompt with several right answers ("animal") counts the judge's probability of all of them together. The score
     stands in for what people want in studies of over-optimisation (Gao et al. 2022, arXiv 2210.10760): a proxy reward
-    that rises while gold falls has been hacked.
+    that rises while gold falls has been hacked. Images (B,3,H,W) in [0, 1]; the judge of emoji-64 takes 64x64. Its
+    weights are under sfumato's own licence.
 
     Args:
         judge: the classifier of subcategory and style.
@@ -35,11 +36,18 @@ class JudgeGold:
         self.style = judge.styles.index(style)
 
     @classmethod
-    def emoji64(cls, device: str | torch.device = "cpu") -> JudgeGold:
-        """The bundled judge with the bundled prompts."""
+    def emoji64(cls, style: str | None = None, device: str | torch.device = "cpu") -> JudgeGold:
+        """The bundled judge with the bundled prompts, and `emoji64.HOUSE_STYLE` if no style is given.
+
+        Raises:
+            ValueError: the judge does not know the style.
+        """
         from sfumato import emoji64
 
-        return cls(emoji64.load_judge().to(device), emoji64.prompt_subcategories, emoji64.HOUSE_STYLE)
+        judge = emoji64.load_judge().to(device)
+        if style is not None and style not in judge.styles:
+            raise ValueError(f"the judge of emoji-64 knows no style {style!r}: choose one of {', '.join(judge.styles)}")
+        return cls(judge, emoji64.prompt_subcategories, style or emoji64.HOUSE_STYLE)
 
     def check_prompts(self, prompts: Sequence[str]) -> None:
         """Raise ValueError unless there is an answer to every prompt."""
@@ -57,5 +65,11 @@ class JudgeGold:
 
 
 INFO = (
-    RewardInfo("gold", "emoji-64's judge: P(house style) x P(right subcategory)", "[0, 1]", False, JudgeGold.emoji64),
+    RewardInfo(
+        "gold",
+        "emoji-64's judge: P(style) x P(right subcategory); style: the house style unless given",
+        "[0, 1]",
+        False,
+        JudgeGold.emoji64,
+    ),
 )
