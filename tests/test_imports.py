@@ -42,6 +42,7 @@ KNOW_DIFFUSERS = {"pipelines", "emoji64", "analytic", "cli"}
 """The command line, to silence its messages."""
 LIGHT = ["sfumato", "sfumato.grids", "sfumato.schedules", "sfumato.runs", "sfumato.config", "sfumato.cli"]
 LIGHT += ["sfumato.report", "sfumato.report.build", "sfumato.frontier", "sfumato.diagnosis", "sfumato.study"]
+LIGHT += ["sfumato.study.create", "sfumato.study.store", "sfumato.study.export", "sfumato.study.server.app"]
 LIGHT += ["sfumato.paper.choice", "sfumato.paper.comparison", "sfumato.paper.figure", "sfumato.paper.tables"]
 HEAVY = {"torch", "diffusers", "transformers", "peft", "accelerate", "kornia"}
 
@@ -93,7 +94,7 @@ def test_imports_point_downwards():
 
 
 def test_reports_and_studies_see_run_folders_only():
-    allowed = {"_version", "change", "runs", *READERS}
+    allowed = {"_version", "change", "config", "runs", "values", *READERS}
     assert [
         (path, imported) for path, part, imported in inner_imports() if part in READERS and imported not in allowed
     ] == []

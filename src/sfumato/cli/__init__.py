@@ -13,6 +13,7 @@ from sfumato.cli import pictures
 from sfumato.cli import prompts
 from sfumato.cli import rewards
 from sfumato.cli import preference
+from sfumato.cli import study
 from sfumato.cli import convert
 from sfumato.cli.shared import main
 
@@ -28,4 +29,5 @@ __all__ = [
     "rewards",
     "runs",
     "schedules",
+    "study",
 ]
