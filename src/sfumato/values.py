@@ -16,6 +16,14 @@ def parse_yaml(text: str) -> Any:
     return _with_numbers(yaml.safe_load(text))
 
 
+def number(what: str, value: Any) -> float:
+    """A value as a number; raises ValueError, by the name `what`, if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{what} is a number, not {value!r}") from None
+
+
 def assign(values: dict[str, Any], dotted: str, value: Any) -> None:
     """Set one value, such as `training.lr`; groups that are not there are made.
 

@@ -116,3 +116,20 @@ def test_what_is_no_clip_is_refused(tmp_path):
     CLIPTextModel(CLIPTextConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1)).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a CLIPTextModel: give a CLIPModel or a SiglipModel"):
         CLIPBackbone(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [seeded_clip.clip, seeded_clip.siglip])
+def test_the_temperature_and_the_bias_are_not_rounded_to_half_precision(tmp_path, kind, dtype):
+    """ln 100 is 4.594 in bfloat16, which would make PickScore's 21 a 20.76."""
+    kind(tmp_path)
+    half, full = CLIPBackbone(tmp_path, dtype=dtype), CLIPBackbone(tmp_path)
+    assert half.logit_scale == full.logit_scale and half.logit_bias == full.logit_bias
+    assert {weight.dtype for part in half.model.children() for weight in part.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("absent", ["no/such/folder", "nowhere"])
+def test_a_folder_that_is_not_there_is_named(tiny_clip, absent):
+    for arguments in ((absent,), (tiny_clip, absent)):
+        with pytest.raises(FileNotFoundError, match=f"there is no folder {absent}: give that of a CLIP or SigLIP"):
+            CLIPBackbone(*arguments)

@@ -79,6 +79,14 @@ def test_a_head_refuses_another_clip_than_its_own(tmp_path):
         PreferenceReward(tmp_path / "reward")
 
 
+def test_a_reward_that_was_moved_away_from_its_clip_says_where_that_was(tmp_path):
+    with_random_head(save_tiny_clip(tmp_path / "clip")).save(tmp_path / "reward", with_backbone=False)
+    (tmp_path / "deep").mkdir()
+    moved = (tmp_path / "reward").rename(tmp_path / "deep" / "reward")
+    with pytest.raises(FileNotFoundError, match=f"learned on the model in {tmp_path}/deep/clip, which is not there"):
+        PreferenceReward(moved)
+
+
 def test_a_damaged_head_is_named(tiny_clip, tmp_path):
     with_random_head(tiny_clip).save(tmp_path, with_backbone=False)
     head = tmp_path / "head.safetensors"

@@ -95,3 +95,10 @@ def test_the_images_are_left_as_they_are(images):
     before = images.clone()
     try_reward(made(brightness), images, PROMPTS, gradient=True)
     assert torch.equal(images, before) and not images.requires_grad
+
+
+def test_a_reward_that_has_no_gradient_is_refused_where_one_is_needed(images):
+    blind = made(lambda images, prompts: images.detach().mean((1, 2, 3)), differentiable=False)
+    try_reward(blind, images, PROMPTS, gradient=False)
+    with pytest.raises(RewardError, match="'mine' has no gradient: choose another one"):
+        try_reward(blind, images, PROMPTS, gradient=True)

@@ -129,6 +129,16 @@ def test_half_precision_scores_are_close_and_full_precision(reference):
     torch.testing.assert_close(found, full.margins(pictures()), atol=0.05, rtol=0)
 
 
+def test_weights_of_the_tower_that_are_missing_or_do_not_fit_are_named(reference, tmp_path):
+    weights = load_file(reference[1] / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((reference[1] / "config.json").read_bytes())
+    projection = weights.pop("visual_projection.weight")
+    for changed in (weights, weights | {"visual_projection.weight": projection[:-1].clone()}):
+        save_file(changed, tmp_path / "model.safetensors")
+        with pytest.raises(ValueError, match=r"lacks a fitting visual_projection\.weight .*download it again"):
+            SafetyCheckerPenalty(tmp_path, processor=reference[1])
+
+
 def test_another_model_is_no_safety_checker(tiny_clip):
     with pytest.raises(ValueError, match=r"is no safety checker: it lacks special_care_embeds\. Give one of"):
         SafetyCheckerPenalty(tiny_clip)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from sfumato.preprocess import Preprocess
+from sfumato.rewards.base import Device, Source, at_least_float32
 from sfumato.rewards.sharing import once
 
 
@@ -23,26 +24,29 @@ class CLIPBackbone:
         model: folder or hub id of a `CLIPModel` or `SiglipModel`.
         processor: folder or hub id of its tokenizer and `preprocessor_config.json`, if they are kept elsewhere.
         device: where the model runs.
-        dtype: of the weights; float32 unless given. Embeddings come back as float32 (float64 for float64 weights).
+        dtype: of the weights; float32 unless given. Embeddings come back as float32 (float64 for float64 weights), and
+            the temperature is never of less: rounded to bfloat16 it would move all scores by up to 1.5 %.
         preprocess: from images in [0, 1] to pixel values, if it is not what `preprocessor_config.json` says.
 
     Raises:
-        OSError: there is no such model, or it has no safetensors weights.
+        OSError: there is no such model or processor, or it has no safetensors weights.
         ValueError: it is another kind of model, its weights are damaged, or some are missing, so that embeddings would
             be partly random.
     """
 
     def __init__(
         self,
-        model: str | Path,
-        processor: str | Path | None = None,
-        device: str | torch.device = "cpu",
+        model: Source,
+        processor: Source | None = None,
+        device: Device = "cpu",
         dtype: torch.dtype | None = None,
         preprocess: Preprocess | None = None,
     ):
         from transformers import AutoTokenizer
 
         self.source, self.processor = str(model), str(processor) if processor else None
+        for source in filter(None, (self.source, self.processor)):
+            _check_there(source)
         self.tokenizer: Any = AutoTokenizer.from_pretrained(self.processor or self.source)
         self.preprocess = preprocess or Preprocess.from_pretrained(self.processor or self.source)
         self.model = _load(self.source, dtype or torch.float32).eval().requires_grad_(False).to(device)
@@ -57,12 +61,12 @@ class CLIPBackbone:
     @property
     def logit_scale(self) -> torch.Tensor:
         """The learned inverse temperature exp(s), a scalar on the model's device, float32 or float64."""
-        return _full(self.model.logit_scale).exp().reshape(())
+        return at_least_float32(self.model.logit_scale).exp().reshape(())
 
     @property
     def logit_bias(self) -> torch.Tensor | None:
         """The learned offset b of a SigLIP's logit exp(s) cos + b, a scalar like `logit_scale`; None for a CLIP."""
-        return _full(self.model.logit_bias).reshape(()) if hasattr(self.model, "logit_bias") else None
+        return at_least_float32(self.model.logit_bias).reshape(()) if hasattr(self.model, "logit_bias") else None
 
     def image_embeds(self, images: torch.Tensor) -> torch.Tensor:
         """Unit vectors (B,D) of images (B,3,H,W) in [0, 1]; rewards of the same images share one pass."""
@@ -70,7 +74,7 @@ class CLIPBackbone:
 
     def pixel_embeds(self, pixels: torch.Tensor) -> torch.Tensor:
         """Unit vectors (B,D) of pixel values (B,3,h,w) that `preprocess` made."""
-        return _unit(self.model.get_image_features(pixel_values=pixels.to(self.model.dtype)).pooler_output)
+        return _unit(self.model.get_image_features(pixel_values=pixels).pooler_output)
 
     def text_embeds(self, prompts: list[str]) -> torch.Tensor:
         """Unit vectors (B,D) of prompts; what exceeds the model's context length is cut off."""
@@ -116,9 +120,9 @@ _loaded: WeakValueDictionary[tuple[object, ...], CLIPBackbone] = WeakValueDictio
 
 
 def load_backbone(
-    model: str | Path,
-    processor: str | Path | None = None,
-    device: str | torch.device = "cpu",
+    model: Source,
+    processor: Source | None = None,
+    device: Device = "cpu",
     dtype: torch.dtype | None = None,
     preprocess: Preprocess | None = None,
 ) -> CLIPBackbone:
@@ -132,17 +136,23 @@ def load_backbone(
     return backbone
 
 
-def _address(source: str | Path) -> str:
+def _address(source: Source) -> str:
     """One spelling of a local folder; a hub id as it is."""
     return str(Path(source).resolve()) if Path(source).is_dir() else str(source)
+
+
+def _check_there(source: str) -> None:
+    if not Path(source).is_dir() and source.count("/") != 1:
+        raise FileNotFoundError(f"there is no folder {source}: give that of a CLIP or SigLIP, or a hub id, owner/name")
 
 
 def _load(source: str, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModel
 
+    full = torch.promote_types(dtype, torch.float32)
     try:
-        found: Any = AutoModel.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
+        found: Any = AutoModel.from_pretrained(source, dtype=full, use_safetensors=True, output_loading_info=True)
     except SafetensorError as error:
         raise ValueError(f"the weights of {source} are damaged ({error}): copy or download them again") from error
     model, report = found
@@ -153,12 +163,10 @@ def _load(source: str, dtype: torch.dtype) -> Any:
             f"{source} is not a whole {type(model).__name__}: it lacks {min(report['missing_keys'])} and would be "
             "partly random. Give a model with image and text tower and all that follows them"
         )
+    for part in model.children():  # all but the temperature and the bias
+        part.to(dtype)
     return model
 
 
-def _full(values: torch.Tensor) -> torch.Tensor:
-    return values if values.dtype == torch.float64 else values.float()
-
-
 def _unit(features: torch.Tensor) -> torch.Tensor:
-    return F.normalize(_full(features), dim=-1)
+    return F.normalize(at_least_float32(features), dim=-1)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
 from sfumato.rewards.sharing import sharing
+
+Source = str | Path
+"""Where weights come from: a folder, a file or a hub id."""
+Device = str | torch.device
 
 UNBOUNDED = (-math.inf, math.inf)
 RANGE_TOLERANCE = 1e-3  # a decoder in half precision overshoots [0, 1] by a rounding error
@@ -105,7 +110,7 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
         given = "one string" if isinstance(prompts, str) else f"{len(prompts)} prompts"
         raise ValueError(f"{given} for {len(images)} images: give a list with one prompt per image")
     with sharing():
-        scores = reward(images if images.dtype == torch.float64 else images.float(), prompts)
+        scores = reward(at_least_float32(images), prompts)
     if not isinstance(scores, torch.Tensor) or scores.shape != (len(images),):
         found = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
         raise RewardError(f"reward {reward.name!r} returned {found} where a tensor ({len(images)},) is needed")
@@ -121,7 +126,12 @@ def score(reward: Reward, images: torch.Tensor, prompts: list[str]) -> torch.Ten
             "look at that image; if it is sound, run the reward in float32 and check its inputs"
         )
     _check_range(reward, scores)
-    return scores if scores.dtype == torch.float64 else scores.float()
+    return at_least_float32(scores)
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Float64 as it is, anything else as float32."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def _check_range(reward: Reward, scores: torch.Tensor) -> None:

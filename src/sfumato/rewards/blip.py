@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from sfumato.rewards.base import Device
+
 HEAD = 64
 """Width of an attention head, in every vision transformer and BERT that BLIP was published with."""
 
@@ -42,7 +44,7 @@ class BLIP:
         ValueError: weights are missing or do not fit together.
     """
 
-    def __init__(self, weights: Mapping[str, torch.Tensor], device: str | torch.device, dtype: torch.dtype):
+    def __init__(self, weights: Mapping[str, torch.Tensor], device: Device, dtype: torch.dtype):
         from transformers import BlipTextModel, BlipVisionModel
 
         image, text = _part(weights, IMAGE), _part(weights, TEXT)

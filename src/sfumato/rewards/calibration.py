@@ -11,6 +11,7 @@ import torch
 from sfumato.rewards.base import UNBOUNDED, Reward, RewardError, score
 from sfumato.rewards.compose import Composite, all_parts
 from sfumato.runs import read_json, write_json
+from sfumato.values import number
 
 BASE = "base"
 
@@ -69,7 +70,7 @@ def normalized(reward: Reward, how: Any, source: Any = None) -> Normalized:
         return Normalized(reward, source=source)
     if not isinstance(how, Mapping) or set(how) != {"mean", "std"}:
         raise ValueError(f"normalize of {reward.name!r} is `base`, or {{mean: ..., std: ...}}, not {how!r}")
-    return Normalized(reward, float(how["mean"]), float(how["std"]))
+    return Normalized(reward, *(number(f"{key} of normalize", how[key]) for key in ("mean", "std")))
 
 
 def unmeasured(rewards: Iterable[Reward]) -> list[Normalized]:

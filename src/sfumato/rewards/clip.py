@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from sfumato.rewards.backbone import load_backbone
-from sfumato.rewards.base import Reward
+from sfumato.rewards.base import Device, Reward, Source
 from sfumato.rewards.info import BUNDLED, RewardInfo
 
 
@@ -29,14 +27,14 @@ class CLIPScore:
     range = (0.0, 100.0)
     differentiable = True
 
-    def __init__(self, model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
+    def __init__(self, model: Source, device: Device = "cpu", dtype: torch.dtype | None = None):
         self.backbone = load_backbone(model, device=device, dtype=dtype)
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         return 100 * self.backbone.cosines(images, prompts).clamp(min=0)
 
 
-def _clip_score(model: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
+def _clip_score(model: Source, device: Device = "cpu", dtype: torch.dtype | None = None) -> Reward:
     from sfumato import emoji64
 
     return CLIPScore(emoji64.scorer_path() if model == BUNDLED else model, device, dtype)

@@ -10,10 +10,13 @@ import torch
 
 from sfumato.rewards.base import Reward, check_prompts, score
 from sfumato.rewards.info import RewardInfo
+from sfumato.values import number
 
 
 class Composite:
     """What rewards made of rewards share: it knows the prompts that all its parts know, and has a gradient if all have.
+
+    Images are floats in [0, 1]. The `range` follows from those of the parts, and licences are the parts'.
 
     Attributes:
         rewards: the parts.
@@ -77,7 +80,7 @@ class WeightedSum(Composite):
                 f"a weighted sum needs one weight per reward: {len(rewards)} rewards, {len(weights)} weights"
             )
         super().__init__(rewards)
-        self.weights = tuple(map(float, weights))
+        self.weights = tuple(number(f"the weight of {r.name!r}", w) for w, r in zip(weights, rewards, strict=True))
 
     @property
     def name(self) -> str:
@@ -176,7 +179,7 @@ class Constrained(Composite):
 
     def __init__(self, reward: Reward, subject_to: Reward, at_least: float, strength: float):
         super().__init__([reward, subject_to])
-        self.at_least, self.strength = float(at_least), float(strength)
+        self.at_least, self.strength = number("at_least", at_least), number("strength", strength)
         if not 0 < self.strength < math.inf:
             raise ValueError(f"the strength of a constraint is a positive number, not {strength}")
         if not self.at_least <= subject_to.range[1]:
@@ -216,7 +219,7 @@ class Ensemble(Composite):
 
     def __init__(self, rewards: Sequence[Reward], penalty: float = 1.0):
         super().__init__(rewards)
-        self.penalty = float(penalty)
+        self.penalty = number("penalty", penalty)
         if len(rewards) < 2:
             raise ValueError("an ensemble needs at least two rewards, which can disagree")
         if not 0 <= self.penalty < math.inf:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from sfumato.preprocess import Preprocess
 from sfumato.rewards.backbone import load_backbone
+from sfumato.rewards.base import Device, Source
 from sfumato.rewards.info import RewardInfo
 
 PROCESSOR = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
@@ -66,11 +66,7 @@ class HPSv2:
     differentiable = True
 
     def __init__(
-        self,
-        model: str | Path,
-        processor: str | Path = PROCESSOR,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        self, model: Source, processor: Source = PROCESSOR, device: Device = "cpu", dtype: torch.dtype | None = None
     ):
         self.backbone = load_backbone(model, processor, device, dtype, Letterbox())
 
@@ -79,7 +75,7 @@ class HPSv2:
 
 
 class HPSv21(HPSv2):
-    """HPSv2.1: HPSv2 with the weights that its authors published in 2024, tuned on better data; means 14.5 to 31.3."""
+    """HPSv2.1: `HPSv2` with the weights its authors published in 2024, tuned on better data; means 14.5 to 31.3."""
 
     name = "hpsv2.1"
 

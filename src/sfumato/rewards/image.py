@@ -19,7 +19,7 @@ def luma(images: torch.Tensor) -> torch.Tensor:
 class Brightness:
     """The mean luma Y' over all pixels (ITU-R BT.601), as of PIL's mode "L"; in [0, 1].
 
-    0 is black, 1 white. Images (B,3,H,W) in [0, 1]. Differentiable.
+    0 is black, 1 white. Images (B,3,H,W) in [0, 1]. Differentiable. No weights, and no licence but sfumato's.
     """
 
     name = "brightness"
@@ -37,7 +37,7 @@ class Sharpness:
     that `cv2.Laplacian(grey, cv2.CV_64F).var()` gives, without rounding grey to 8 bits. In [0, 1020²]; 0 is a constant
     image, 1020² a chessboard of single pixels, and a photograph under 100 is usually called blurred. Noise is sharp
     too, and a larger copy of an image is less sharp, so compare at one size. Images (B,3,H,W) in [0, 1], at least 2x2.
-    Differentiable.
+    Differentiable. No weights, and no licence but sfumato's.
     """
 
     name = "sharpness"
@@ -53,8 +53,9 @@ class Sharpness:
 class Colourfulness:
     """Colourfulness M of Hasler & Süsstrunk (2003), equation 19, on the usual scale of 8-bit values.
 
-    With rg = R - G and yb = (R + G) / 2 - B: M = sqrt(σ_rg² + σ_yb²) + 0.3 sqrt(μ_rg² + μ_yb²). Differentiable. 0 is
-    grey, 15 slightly colourful, 33 moderately, 59 quite, 82 highly, 109 and more extremely colourful.
+    With rg = R - G and yb = (R + G) / 2 - B: M = sqrt(σ_rg² + σ_yb²) + 0.3 sqrt(μ_rg² + μ_yb²), in [0, 377]. 0 is grey,
+    15 slightly colourful, 33 moderately, 59 quite, 82 highly, 109 and more extremely colourful. Images (B,3,H,W) in
+    [0, 1]. Differentiable. No weights, and no licence but sfumato's.
     """
 
     name = "colourfulness"

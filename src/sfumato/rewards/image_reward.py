@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
 from sfumato.preprocess import Preprocess
-from sfumato.rewards.base import UNBOUNDED
+from sfumato.rewards.base import UNBOUNDED, Device, Source
 from sfumato.rewards.blip import BLIP, IMAGE, TEXT
 from sfumato.rewards.info import RewardInfo
 from sfumato.weights import load_weights
@@ -74,9 +73,9 @@ class ImageReward:
 
     def __init__(
         self,
-        model: str | Path = WEIGHTS,
-        tokenizer: str | Path = TOKENIZER,
-        device: str | torch.device = "cpu",
+        model: Source = WEIGHTS,
+        tokenizer: Source = TOKENIZER,
+        device: Device = "cpu",
         dtype: torch.dtype | None = None,
     ):
         from transformers import BertTokenizer

@@ -29,8 +29,9 @@ def jpeg_kilobytes(image: torch.Tensor, quality: int = 95) -> float:
 class JPEGCompressibility:
     """Minus the kilobytes of the image as a JPEG of quality 95 (Black et al. 2023, arXiv 2305.13301, section 5.1).
 
-    Exact, by PIL, so it has no gradient: for policy-gradient training and for measurement. Always negative; larger
-    images score lower, so compare at one size. Photographs of 512x512 lie around -100.
+    Exact, by PIL, so it has no gradient: for policy-gradient training and for measurement. In (-inf, 0]; larger images
+    score lower, so compare at one size. Photographs of 512x512 lie around -100. Images (B,3,H,W) in [0, 1], seen as 8
+    bits. No weights, and no licence but sfumato's.
     """
 
     name = "jpeg_compressibility"
@@ -42,7 +43,7 @@ class JPEGCompressibility:
 
 
 class JPEGIncompressibility:
-    """The kilobytes of the image as a JPEG of quality 95: `JPEGCompressibility` with the sign turned."""
+    """The kilobytes of the image as a JPEG of quality 95: `JPEGCompressibility` with the sign turned; in [0, inf)."""
 
     name = "jpeg_incompressibility"
     range = (0.0, math.inf)
@@ -61,7 +62,8 @@ class SoftJPEGIncompressibility:
     blocks, means as differences from the block before) with the quantisation steps q, but not rounded: a Huffman code
     takes bits about in proportion to the logarithm. The constants were fitted to PIL's files. On emoji-64's pictures
     within 4 % of the true size, with a rank correlation of 0.997; on a photograph within 17 %, on noise 5 %. In
-    [0.623, inf). Images (B,3,H,W) in [0, 1]; larger ones score higher, so compare at one size.
+    [0.623, inf). Images (B,3,H,W) in [0, 1]; larger ones score higher, so compare at one size. Differentiable. No
+    weights, and no licence but sfumato's.
     """
 
     name = "soft_jpeg_incompressibility"
@@ -115,7 +117,8 @@ class JPEGDistance:
     r = -||x - decode(encode(x))||_2 over the 3HW values in [0, 1]: how much detail the codec throws away, not a size
     in bytes, with which its rank correlation is 0.5 on emoji-64's pictures. Differentiable through kornia's codec,
     whose rounding is smoothed: on white noise and on coloured blocks the distance is within 12 % of that to PIL's file.
-    Never positive; 0 is an image that JPEG does not change. Height and width must be multiples of 16.
+    In (-inf, 0]; 0 is an image that JPEG does not change. Images (B,3,H,W) in [0, 1], whose height and width must be
+    multiples of 16. No weights, and no licence but sfumato's.
     """
 
     name = "jpeg_distance"

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from sfumato.rewards.backbone import CLIPBackbone, load_backbone
-from sfumato.rewards.base import UNBOUNDED, Reward
+from sfumato.rewards.base import UNBOUNDED, Device, Reward, Source
 from sfumato.rewards.compose import Ensemble
 from sfumato.rewards.info import BUNDLED, RewardInfo
 
@@ -54,7 +54,8 @@ class PreferenceReward:
     r is a logit: only differences for the same prompt mean something, and a negative value is no error. Without a head
     it lies in [-exp(s), exp(s)] (100 for CLIP; PickScore gives 17 to 24). A cosine of fixed temperature cannot grow
     past that, while the head can, as reward models of the ImageReward kind do: it is where over-optimisation shows.
-    Differentiable.
+    With one it is unbounded. Images are floats in [0, 1]. Differentiable. The licence is that of the model that is
+    given; PickScore's is MIT.
 
     Args:
         model: folder or hub id of a `CLIPModel` or `SiglipModel`, or a local folder written by `save`.
@@ -63,7 +64,8 @@ class PreferenceReward:
         dtype: of the backbone's weights; float32 unless given. The head keeps float32.
 
     Raises:
-        OSError: there is no such model, or it has no safetensors weights.
+        OSError: there is no such model, it has no safetensors weights, or the backbone of the folder is not where it
+            was.
         ValueError: the weights are damaged, the head was learned on another backbone than the one it refers to, or the
             folder holds an ensemble.
     """
@@ -72,11 +74,7 @@ class PreferenceReward:
     differentiable = True
 
     def __init__(
-        self,
-        model: str | Path,
-        processor: str | Path | None = None,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        self, model: Source, processor: Source | None = None, device: Device = "cpu", dtype: torch.dtype | None = None
     ):
         folder = Path(model)
         learned = _read_config(folder)
@@ -111,6 +109,8 @@ class PreferenceReward:
     @torch.no_grad()
     def rescale(self, factor: float, shift: float = 0.0) -> None:
         """Become factor * r + shift, which keeps the order of images: factor 1 / T calibrates by a temperature T.
+
+        Without a head it is the backbone that changes, so it must be this reward's own.
 
         Raises:
             ValueError: the factor is not positive, or there is no head, in which alone a shift could be kept.
@@ -174,8 +174,19 @@ def _reference(folder: Path, source: str) -> str:
 
 
 def _resolve(folder: Path, reference: str) -> str:
-    """The local folder or hub id that `_reference` wrote down."""
-    return str((folder / reference).resolve()) if (folder / reference).is_dir() else reference
+    """The local folder or hub id that `_reference` wrote down.
+
+    Raises:
+        FileNotFoundError: the local folder is not there.
+    """
+    if (folder / reference).is_dir():
+        return str((folder / reference).resolve())
+    if reference.startswith(".."):
+        raise FileNotFoundError(
+            f"the reward in {folder} was learned on the model in {os.path.normpath(folder / reference)}, which is not "
+            "there: keep the two in the same place relative to each other"
+        )
+    return reference
 
 
 def _fingerprint(backbone: CLIPBackbone) -> torch.Tensor:
@@ -205,10 +216,7 @@ def _load_head(folder: Path, hidden: int, backbone: CLIPBackbone) -> PreferenceH
 
 
 def _preference(
-    model: str,
-    processor: str | None = None,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    model: Source, processor: Source | None = None, device: Device = "cpu", dtype: torch.dtype | None = None
 ) -> Reward:
     from sfumato import emoji64
 
@@ -224,9 +232,9 @@ PICKSCORE, PICKSCORE_PROCESSOR = "yuvalkirstain/PickScore_v1", "laion/CLIP-ViT-H
 
 
 def _pickscore(
-    model: str = PICKSCORE,
-    processor: str = PICKSCORE_PROCESSOR,
-    device: str | torch.device = "cpu",
+    model: Source = PICKSCORE,
+    processor: Source = PICKSCORE_PROCESSOR,
+    device: Device = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Reward:
     reward = PreferenceReward(model, processor, device, dtype)

@@ -47,6 +47,8 @@ def try_reward(reward: Reward, images: torch.Tensor, prompts: list[str], gradien
 
 
 def _try_gradient(reward: Reward, images: torch.Tensor, prompts: list[str]) -> None:
+    if not reward.differentiable:
+        raise RewardError(f"reward {reward.name!r} has no gradient: choose another one, or a method that needs none")
     images = images.float().requires_grad_()
     scores = score(reward, images, prompts)
     (found,) = torch.autograd.grad(scores.sum(), images, allow_unused=True)

@@ -28,7 +28,7 @@ from sfumato.rewards import (
     safety,
     siglip,
 )
-from sfumato.rewards.base import Reward, as_reward
+from sfumato.rewards.base import Device, Reward, as_reward
 from sfumato.rewards.calibration import normalized
 from sfumato.rewards.compose import WeightedSum
 from sfumato.rewards.info import RewardInfo
@@ -37,6 +37,9 @@ from sfumato.rewards.observed import OBSERVED
 
 FILES = (preference, hps, image_reward, aesthetic, clip, siglip, image, jpeg, ocr, safety, gold, compose)
 """Those whose rewards have a name, in the order in which docs present them."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Those that a recipe can name."""
 
 _REWARDS = {info.name: info for file in FILES for info in file.INFO}
 
@@ -54,17 +57,18 @@ def list_rewards() -> list[RewardInfo]:
 RewardConfig = str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]
 
 
-def build_reward(config: RewardConfig, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> Reward:
+def build_reward(config: RewardConfig, device: Device = "cpu", dtype: torch.dtype | None = None) -> Reward:
     """Make a reward from what a recipe says.
 
     Args:
         config: a name, or `{"name": ..., **options}`, or a list of these, each with a `weight` (1 unless given), for
             their weighted sum. A name is one of `list_rewards()`, or `module:attribute` for your own: a function
             (images, prompts) -> scores, or a class of such, whose constructor takes the options. Any mapping may have
-            `normalize`: `"base"`, or `{"mean": ..., "std": ...}`. Rewards made of rewards, such as `minimum`, have
-            options that are again configurations like this one.
+            `normalize`: `"base"`, or `{"mean": ..., "std": ...}`, and `dtype`: `"bfloat16"`, `"float16"` or
+            `"float32"`, for itself and its parts. Rewards made of rewards, such as `minimum`, have options that are
+            again configurations like this one.
         device: for rewards that hold a model.
-        dtype: for rewards that hold a model.
+        dtype: for rewards that hold a model, where the configuration names none.
 
     Raises:
         ValueError: unknown name or option, or an import path that leads nowhere.
@@ -74,7 +78,7 @@ def build_reward(config: RewardConfig, device: str | torch.device = "cpu", dtype
         config = {"name": config}
     if not isinstance(config, Mapping):
         parts = [dict(part) if isinstance(part, Mapping) else {"name": part} for part in config]
-        weights = [float(part.pop("weight", 1.0)) for part in parts]
+        weights: list[Any] = [part.pop("weight", 1.0) for part in parts]
         return WeightedSum([build(part) for part in parts], weights)
     options = dict(config)
     if "weight" in options:
@@ -82,11 +86,20 @@ def build_reward(config: RewardConfig, device: str | torch.device = "cpu", dtype
     if "normalize" in options:
         how = options.pop("normalize")
         return normalized(build(options), how, options)
+    if "dtype" in options:
+        dtype = _dtype(options.pop("dtype"))
+        return build_reward(options, device, dtype)
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise ValueError(f"a reward needs a name, but its configuration is {dict(config)}: add name: ...")
     found = _imported(name) if ":" in name else _lookup(name).build
     return as_reward(_call(name, found, options, {"device": device, "dtype": dtype, "build": build}))
+
+
+def _dtype(name: Any) -> torch.dtype:
+    if name not in DTYPES:
+        raise ValueError(f"dtype of a reward is one of {', '.join(DTYPES)}, not {name!r}")
+    return getattr(torch, name)
 
 
 def _lookup(name: str) -> RewardInfo:

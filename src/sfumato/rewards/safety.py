@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
 from sfumato.preprocess import Preprocess
+from sfumato.rewards.base import Device, Source, at_least_float32
 from sfumato.rewards.info import RewardInfo
 from sfumato.weights import load_weights
 
@@ -49,9 +49,9 @@ class SafetyCheckerPenalty:
 
     def __init__(
         self,
-        model: str | Path = CHECKER,
-        processor: str | Path | None = None,
-        device: str | torch.device = "cpu",
+        model: Source = CHECKER,
+        processor: Source | None = None,
+        device: Device = "cpu",
         dtype: torch.dtype | None = None,
     ):
         from transformers import CLIPConfig, CLIPVisionModelWithProjection
@@ -68,13 +68,11 @@ class SafetyCheckerPenalty:
         config.vision_config.projection_dim = config.projection_dim
         tower = CLIPVisionModelWithProjection(config.vision_config)
         # older transformers wrapped the tower once more
-        tower.load_state_dict(
-            {
-                name.replace("vision_model.vision_model.", "vision_model."): value
-                for name, value in tensors.items()
-                if not name.endswith("position_ids")
-            }
-        )
+        weights = {name.replace("vision_model.vision_model.", "vision_model."): t for name, t in tensors.items()}
+        expected = tower.state_dict()
+        if wrong := [name for name, t in expected.items() if name not in weights or weights[name].shape != t.shape]:
+            raise ValueError(f"{model} lacks a fitting {wrong[0]} of the safety checker: copy or download it again")
+        tower.load_state_dict({name: weights[name] for name in expected})
         self.tower = tower.eval().requires_grad_(False).to(device, dtype)
         self.preprocess = Preprocess.from_pretrained(str(processor or model))
 
@@ -118,11 +116,7 @@ class LabelPenalty:
     differentiable = True
 
     def __init__(
-        self,
-        model: str | Path = CLASSIFIER,
-        label: str = "nsfw",
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        self, model: Source = CLASSIFIER, label: str = "nsfw", device: Device = "cpu", dtype: torch.dtype | None = None
     ):
         from safetensors import SafetensorError
         from transformers import AutoModelForImageClassification
@@ -146,8 +140,7 @@ class LabelPenalty:
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         pixels = self.preprocess(images.to(self.model.device)).to(self.model.dtype)
-        logits = self.model(pixel_values=pixels).logits
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(self.model(pixel_values=pixels).logits)
         return -(logits.softmax(-1) if self.exclusive else logits.sigmoid())[:, self.index]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from sfumato.rewards.backbone import load_backbone
+from sfumato.rewards.base import Device, Source
 from sfumato.rewards.info import RewardInfo
 
 
@@ -34,7 +33,7 @@ class SigLIPScore:
     name = "siglip_score"
     differentiable = True
 
-    def __init__(self, model: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None):
+    def __init__(self, model: Source, device: Device = "cpu", dtype: torch.dtype | None = None):
         self.backbone = load_backbone(model, device=device, dtype=dtype)
         if self.backbone.logit_bias is None:
             raise ValueError(f"siglip_score needs a SigLIP, and {model} has no logit_bias: for a CLIP take clip_score")
