@@ -62,6 +62,7 @@ def test_a_planted_preference_is_learned(clip, world, tmp_path, settings):
     full, members = settings.get("trainable") == "full", settings.get("members", 1)
     assert len(list(folder.rglob("model.safetensors"))) == full * members
     assert not (folder / "training").exists()
+    assert report["pairs"] == len(world[1])
     assert len(report["members"]) == members and report["leaks"].startswith("0 images and 1 prompts")
 
 

@@ -76,7 +76,7 @@ def _files(value: Any) -> Any:
 
 def _share_or_files(value: Any) -> Any:
     value = _files(value)
-    if isinstance(value, list) or (isinstance(value, float | int) and 0 < value < 1):
+    if (isinstance(value, list) and value) or (isinstance(value, float | int) and 0 < value < 1):
         return value
     raise ValueError(f"give files, or a share between 0 and 1, not {value!r}")
 

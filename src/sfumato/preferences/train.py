@@ -83,7 +83,7 @@ def train_preference(
         work = _Work(model, processor, [pairs, held_out, test], folder, read, accelerator)
         results = [(job, *work.result(job)) for job in _jobs(pairs, config)]
         found = _evaluation(config, results, held_out, test)
-        found |= {"leaks": leaks(pairs, test or held_out), "settings": _digest(settings)}
+        found |= {"pairs": len(pairs), "leaks": leaks(pairs, test or held_out), "settings": _digest(settings)}
         if accelerator.is_main_process:
             if config.members > 1:
                 save_ensemble(folder, [job.name for job, *_ in results if job.kept], config.disagreement)
@@ -224,7 +224,6 @@ def _evaluation(
         "by_prompt": list(interval_by_prompt(margins, labels, prompts)),
         "prompts": len(by_prompt(prompts)),
         "reported_on": "test" if test else "held_out",
-        "pairs": max(len(job.pairs) for job, *_ in results),
         "held_out": len(held_out),
         "test": len(test),
         "calibration": describe_calibration(margins, labels),
