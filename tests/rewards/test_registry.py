@@ -1,8 +1,10 @@
 import inspect
+import re
 
 import pytest
 import torch
 
+from sfumato import rewards
 from sfumato.rewards import (
     CLIPScore,
     Colourfulness,
@@ -17,8 +19,19 @@ from sfumato.rewards import (
     list_rewards,
     score,
 )
+from sfumato.rewards.compose import Composite
 
 IMAGES, PROMPTS = torch.rand(2, 3, 16, 16), ["a", "b"]
+
+
+def is_reward(kind):
+    """Whether it is a class of rewards that are not made of others."""
+    named = inspect.isclass(kind) and kind is not rewards.Reward and hasattr(kind, "differentiable")
+    return named and not issubclass(kind, Composite | rewards.RewardInfo)
+
+
+def weights_dtype(reward):
+    return reward.backbone.model.visual_projection.weight.dtype
 
 
 def test_every_reward_says_what_it_is():
@@ -35,7 +48,7 @@ def test_names_mappings_and_lists(tiny_clip):
     assert isinstance(build_reward("colourfulness"), Colourfulness)
     assert isinstance(build_reward({"name": "jpeg_compressibility"}), JPEGCompressibility)
     clip = build_reward({"name": "clip_score", "model": str(tiny_clip)}, dtype=torch.bfloat16)
-    assert isinstance(clip, CLIPScore) and clip.backbone.model.dtype == torch.bfloat16
+    assert isinstance(clip, CLIPScore) and weights_dtype(clip) == torch.bfloat16
     assert isinstance(build_reward({"name": "preference", "model": str(tiny_clip)}), PreferenceReward)
     both = build_reward([{"name": "colourfulness", "weight": 0.5}, {"name": "jpeg_compressibility"}])
     expected = 0.5 * Colourfulness()(IMAGES, PROMPTS) + JPEGCompressibility()(IMAGES, PROMPTS)
@@ -69,7 +82,18 @@ def test_a_sum_by_name_is_the_list():
 def test_device_and_dtype_reach_the_parts(tiny_clip):
     clip = {"name": "clip_score", "model": str(tiny_clip)}
     found = build_reward({"name": "minimum", "of": [clip, "colourfulness"]}, dtype=torch.bfloat16)
-    assert found.rewards[0].backbone.model.dtype == torch.bfloat16
+    assert weights_dtype(found.rewards[0]) == torch.bfloat16
+
+
+def test_a_recipe_names_the_dtype_of_a_reward_and_of_its_parts(tiny_clip):
+    clip = {"name": "clip_score", "model": str(tiny_clip)}
+    half = build_reward({"name": "minimum", "of": [clip, clip | {"dtype": "float32"}], "dtype": "bfloat16"})
+    assert [weights_dtype(part) for part in half.rewards] == [torch.bfloat16, torch.float32]
+    given = {"weight": 2, "normalize": {"mean": 1, "std": 2}, "dtype": "float16"}
+    (normalized,) = build_reward(clip | given).rewards
+    assert weights_dtype(normalized.rewards[0]) == torch.float16
+    with pytest.raises(ValueError, match="dtype of a reward is one of float32, bfloat16, float16, not 'half'"):
+        build_reward(clip | {"dtype": "half"})
 
 
 def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
@@ -106,9 +130,20 @@ def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
             "reward 'minimum': `of` is a list of rewards, not 'colourfulness'",
         ),
         ({"name": "ensemble", "of": ["colourfulness", "colorfulness"]}, "unknown reward 'colorfulness'"),
+        ({"name": "colourfulness", "weight": "much"}, "the weight of 'colourfulness' is a number, not 'much'"),
+        ({"name": "ensemble", "of": ["colourfulness"] * 2, "penalty": None}, "penalty is a number, not None"),
         ({"name": "no_such_module:reward"}, r"cannot load the reward 'no_such_module:reward'.*module:attribute"),
     ],
 )
 def test_what_cannot_be_built_says_what_to_do(config, message):
     with pytest.raises(ValueError, match=message):
         build_reward(config)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in vars(rewards).values() if is_reward(kind)])
+def test_a_docstring_says_what_goes_in_whether_a_gradient_comes_out_and_the_licence(kind):
+    text = kind.__doc__
+    if "\n" not in text:  # it is another one but for a word
+        text += getattr(rewards, re.search(r"`(\w+)`", text)[1]).__doc__
+    assert re.search(r"Images\s+(are\s+floats|\(B,3,H,W\))\s+in\s+\[0, 1\]", text)
+    assert re.search("[Ll]icence| under |Apache", text) and re.search("ifferentiable|gradient", text)

@@ -18,8 +18,8 @@ class JudgeGold:
 
     A prompt with several right answers ("animal") counts the judge's probability of all of them together. The score
     stands in for what people want in studies of over-optimisation (Gao et al. 2022, arXiv 2210.10760): a proxy reward
-    that rises while gold falls has been hacked. Images (B,3,H,W) in [0, 1]; the judge of emoji-64 takes 64x64. Its
-    weights are under sfumato's own licence.
+    that rises while gold falls has been hacked. Images (B,3,H,W) in [0, 1]. The bundled judge learned from artwork
+    under Apache-2.0, CC-BY 4.0 and MIT licence, whose names are in the README.md of emoji-64.
 
     Args:
         judge: the classifier of subcategory and style.
