@@ -53,6 +53,11 @@ def test_a_predictor_for_another_clip_is_refused(made, tiny_clip):
         LAIONAesthetic(made[0], tiny_clip)
 
 
+def test_other_weights_are_no_predictor(made):
+    with pytest.raises(ValueError, match=r"clip is no aesthetic predictor: give what `sfumato convert-weights aesth"):
+        LAIONAesthetic(made[1], made[1])
+
+
 def test_the_version_with_relus_is_not_converted(tmp_path):
     layers = seeded_clip.aesthetic()
     relus = {

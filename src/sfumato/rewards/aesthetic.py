@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 
 from sfumato.rewards.backbone import load_backbone
+from sfumato.rewards.base import Device, Source
 from sfumato.rewards.info import BUNDLED, RewardInfo
 from sfumato.weights import load_weights
 
@@ -40,13 +40,11 @@ class LAIONAesthetic:
     differentiable = True
 
     def __init__(
-        self,
-        weights: str | Path,
-        model: str | Path = BACKBONE,
-        device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
+        self, weights: Source, model: Source = BACKBONE, device: Device = "cpu", dtype: torch.dtype | None = None
     ):
         tensors, _ = load_weights(weights, KIND)
+        if not tensors.keys() >= {"weight", "bias"}:
+            raise ValueError(f"{weights} is no aesthetic predictor: give what `sfumato convert-weights {KIND}` wrote")
         self.weight, self.bias = (tensors[name].to(device) for name in ("weight", "bias"))
         self.backbone = load_backbone(model, device=device, dtype=dtype)
         if len(self.weight) != self.backbone.width:
@@ -82,10 +80,7 @@ def published(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _aesthetic(
-    weights: str,
-    model: str = BACKBONE,
-    device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    weights: Source, model: Source = BACKBONE, device: Device = "cpu", dtype: torch.dtype | None = None
 ) -> LAIONAesthetic:
     from sfumato import emoji64
 
