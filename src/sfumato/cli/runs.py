@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sfumato.cli.shared import Overrides, Source, app, experiment_of, silence
-from sfumato.config import load_recipe, shipped_recipes
+from sfumato.config import is_suite, load_suite, read_values, shipped_recipes, shipped_suites, shipped_text
 
 if TYPE_CHECKING:
     from sfumato.experiment import Experiment
@@ -21,15 +21,14 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this recipe."
 
     Example: sfumato recipes emoji64-draft > mine.yaml
     """
-    from importlib.resources import files
-
-    if name is not None and name not in shipped_recipes():
-        raise ValueError(f"there is no shipped recipe {name!r}: choose one of {', '.join(shipped_recipes())}")
+    shipped = [*shipped_recipes(), *shipped_suites()]
+    if name is not None and name not in shipped:
+        raise ValueError(f"there is no shipped recipe {name!r}: choose one of {', '.join(shipped)}")
     if name is None:
-        for shipped in shipped_recipes():
-            print(f"{shipped:24} {load_recipe(shipped).description}")
+        for each in shipped:
+            print(f"{each:24} {read_values(each)['description']}")
     else:
-        print(files("sfumato").joinpath("recipes", f"{name}.yaml").read_text(encoding="utf-8"), end="")
+        print(shipped_text(name), end="")
 
 
 @app.command()
@@ -72,12 +71,28 @@ def report(folder: Annotated[Path, typer.Argument(metavar="RUN", help="A run fol
 
 
 @app.command()
-def run(source: Source, overrides: Overrides = None) -> None:
+def run(
+    source: Source,
+    overrides: Overrides = None,
+    only: Annotated[str | None, typer.Option(help="Of a suite: cells with such names, as 'unet-*'.")] = None,
+    short: Annotated[bool, typer.Option("--short", help="Of a suite: the short version, for a first look.")] = False,
+) -> None:
     """Train, evaluate, diagnose and report in one go; continues if it was interrupted.
+
+    A suite, such as paper-emoji, is a recipe in many settings; its results page is written anew after each of them.
 
     Example: sfumato run emoji64-demo run=runs/demo
     """
-    run_all(experiment_of(source, overrides))
+    if is_suite(source):
+        suite = load_suite(source, overrides or [], short)
+        silence()
+        from sfumato.suite import run_suite
+
+        print(f"\nresults: {run_suite(suite, run_all, only or '*')}")
+    elif only or short:
+        raise typer.BadParameter(f"--only and --short are for suites ({', '.join(shipped_suites())}), not {source}")
+    else:
+        run_all(experiment_of(source, overrides))
 
 
 @app.command()

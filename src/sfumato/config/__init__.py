@@ -17,7 +17,16 @@ from sfumato.config.points import (
     TunedPoint,
 )
 from sfumato.config.prompts import Prompts, read_prompts
-from sfumato.config.recipe import Recipe, RecipeError, load_recipe, parse_recipe, shipped_recipes
+from sfumato.config.recipe import (
+    Recipe,
+    RecipeError,
+    load_recipe,
+    parse_recipe,
+    read_values,
+    shipped_recipes,
+    shipped_suites,
+    shipped_text,
+)
 from sfumato.config.regularizers import KLConfig, RegularizersConfig, ShapingConfig
 from sfumato.config.sections import (
     LoraConfig,
@@ -28,6 +37,7 @@ from sfumato.config.sections import (
     TrainingConfig,
 )
 from sfumato.config.strict import Strict
+from sfumato.config.suite import Suite, is_suite, load_suite
 from sfumato.config.watching import FloorConfig, WatchConfig
 
 __all__ = [
@@ -54,11 +64,17 @@ __all__ = [
     "SavingsConfig",
     "ShapingConfig",
     "Strict",
+    "Suite",
     "TrainingConfig",
     "TunedPoint",
     "WatchConfig",
+    "is_suite",
     "load_recipe",
+    "load_suite",
     "parse_recipe",
     "read_prompts",
+    "read_values",
     "shipped_recipes",
+    "shipped_suites",
+    "shipped_text",
 ]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from sfumato.config.points import PointConfig
 from sfumato.config.prompts import Prompts
@@ -31,6 +31,12 @@ def _names(values: dict[str, object]) -> dict[str, object]:
         if name in RESERVED or TAKEN.fullmatch(name) or not re.fullmatch(r"[A-Za-z]\w*", name):
             raise ValueError(f"{name!r} cannot be a name here: it is taken, or has other signs than letters and digits")
     return values
+
+
+def _flat(points: Any) -> Any:
+    if not isinstance(points, list):
+        return points
+    return [point for entry in points for point in (entry if isinstance(entry, list) else [entry])]
 
 
 class EvaluationConfig(Strict):
@@ -58,7 +64,11 @@ class EvaluationConfig(Strict):
     neighbours: int = Field(3, ge=1, description="k of precision, recall, density, coverage; < images_per_prompt")
     unrelated: Prompts | None = Field(None, description="prompts far from the training's, to see what drifted there")
     unrelated_images: int = Field(8, ge=1, description="images of each unrelated prompt")
-    points: list[PointConfig] = Field(min_length=2, description="the operating points: base, tuned and any others")
+    points: Annotated[list[PointConfig], BeforeValidator(_flat)] = Field(
+        min_length=2,
+        description="the operating points: base, tuned and any others; a list among them stands for its points, so "
+        "that YAML anchors can share them",
+    )
 
     @field_validator("prompts")
     @classmethod

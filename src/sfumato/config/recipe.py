@@ -96,7 +96,18 @@ class Recipe(Strict):
 
 def shipped_recipes() -> list[str]:
     """Names of the recipes that come with the package."""
-    return sorted(p.name.removesuffix(".yaml") for p in _folder().iterdir() if p.name.endswith(".yaml"))
+    return _names(_folder())
+
+
+def shipped_suites() -> list[str]:
+    """Names of the suites that come with the package."""
+    return _names(_folder().joinpath("suites"))
+
+
+def shipped_text(name: str) -> str:
+    """The YAML of a shipped recipe or suite."""
+    folder = _folder().joinpath("suites") if name in shipped_suites() else _folder()
+    return folder.joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -109,7 +120,9 @@ def load_recipe(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         RecipeError: no such recipe, broken YAML, an unknown key (the nearest right one is named), or a wrong value.
     """
-    values = _read_yaml(source)
+    values = read_values(source)
+    if "grid" in values:
+        raise RecipeError(f"{source} is a suite of recipes: only `sfumato run {source}` takes it")
     override(values, overrides)
     return parse_recipe(values, str(source))
 
@@ -138,20 +151,25 @@ def _folder() -> Any:
     return files("sfumato").joinpath("recipes")
 
 
-def _read_yaml(source: str | Path) -> dict[str, Any]:
+def _names(folder: Any) -> list[str]:
+    return sorted(p.name.removesuffix(".yaml") for p in folder.iterdir() if p.name.endswith(".yaml"))
+
+
+def read_values(source: str | Path) -> dict[str, Any]:
+    """The plain values of a recipe or suite by name or path, or of a run folder's; raises RecipeError."""
     name, path = str(source), Path(source)
     run = path if (path / "run.json").exists() else None
     path = path / "recipe.yaml" if run else path
     if path.is_file():
         text = path.read_text(encoding="utf-8")
-    elif name in shipped_recipes():
-        text = _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    elif name in (shipped := [*shipped_recipes(), *shipped_suites()]):
+        text = shipped_text(name)
     else:
-        near = difflib.get_close_matches(name, shipped_recipes(), 1)
+        near = difflib.get_close_matches(name, shipped, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise RecipeError(
             f"there is no recipe {name!r}: {hint}Give the path of a YAML file, a run folder, or one of the shipped "
-            f"recipes ({', '.join(shipped_recipes())})"
+            f"recipes ({', '.join(shipped)})"
         )
     try:
         values = parse_yaml(text)
