@@ -36,8 +36,9 @@ def pictures() -> tuple[torch.Tensor, list[str]]:
 
 def observed(info: RewardInfo, images: torch.Tensor, prompts: list[str]) -> str:
     """From the 5 % to the 95 % quantile, in words; raises what building or scoring raises."""
-    model = inspect.signature(info.build).parameters.get("model")
-    bundled = {"model": BUNDLED} if model and model.default is inspect.Parameter.empty else {}
+    parameters = inspect.signature(info.build).parameters.values()
+    needed = {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
+    bundled = {name: BUNDLED for name in needed & {"model", "weights"}}
     reward = build_reward({"name": info.name, **bundled})
     check_prompts(reward, prompts)
     with torch.no_grad():

@@ -29,7 +29,8 @@ class OCRAccuracy:
     no harm where t is there in one piece; else it counts as errors. Images (B,3,H,W) in [0, 1], seen as 8 bits. Not
     differentiable.
 
-    Source: Liu et al. 2025 (Flow-GRPO, arXiv 2505.05470) and the code published with it, which reads with PaddleOCR.
+    Source: Liu et al. 2025 (Flow-GRPO, arXiv 2505.05470) and the code published with it, which reads with PaddleOCR;
+    there the mean is 0.59 for Stable Diffusion 3.5 M, and 0.92 once it is tuned to it.
     Here the models are PaddleOCR's too, PP-OCRv6 by the package rapidocr, which brings them along; they read Chinese,
     English, Japanese and the Latin script. On the CPU, in as many threads as torch: one image at a time (0.05 s for
     256x256, 0.13 s for 512x512 on one core), since sizes of images and of lines differ; the lines of an image are one
@@ -129,5 +130,6 @@ INFO = (
         model="PP-OCRv6 small",
         licence="Apache-2.0",
         size="in rapidocr",
+        observed="means of models 0.59 to 0.92",
     ),
 )

@@ -55,5 +55,6 @@ INFO = (
         "[b - exp(s), b + exp(s)]",
         True,
         SigLIPScore,
+        observed="near b, -17 to -13, of other things",
     ),
 )
