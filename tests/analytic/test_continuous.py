@@ -8,8 +8,18 @@ import numpy
 import pytest
 import torch
 
-from sfumato.analytic import QuadraticReward, continuous_law, gaussian, gaussian_aig, tilt
+from sfumato.analytic import (
+    QuadraticReward,
+    continuous_aig,
+    continuous_law,
+    gaussian,
+    gaussian_aig,
+    law_of,
+    mixture_aig,
+    tilt,
+)
 from tests.analytic.bed import WORLDS
+from tests.analytic.mixture_bed import BASE, TUNED, VALLEY
 
 SIGMA_MAX = 10.0
 
@@ -66,3 +76,30 @@ def test_for_equal_covariances_a_constant_blend_is_another_kl_coefficient():
     mean, variance = continuous_law(0.0, 1.0, tuned.mean, 1.0, 1e5, lambda sigma: 0.5)
     assert mean.item() == pytest.approx(0.4, abs=1e-4)
     assert variance.item() == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("weight", [lambda sigma: 0.3, lambda sigma: (1 - sigma / SIGMA_MAX) ** 2])
+def test_with_one_component_mixtures_have_the_same_limit(weight):
+    numbers = 0.5, 0.7, 1.5, 0.1
+    mean, variance = continuous_law(*numbers, SIGMA_MAX, weight)
+    law = continuous_aig(gaussian(*numbers[:2]), gaussian(*numbers[2:]), SIGMA_MAX, weight, steps=200)
+    assert (law.mean, law.variance) == pytest.approx((mean.item(), variance.item()), abs=1e-7)
+
+
+def test_one_mixture_keeps_its_own_marginals():
+    """From N(0, σ²) rather than its noised marginal: the difference vanishes as σ_max grows."""
+    far = [continuous_aig(BASE, TUNED, sigma, lambda _: 0.0, cuts=[VALLEY], steps=100) for sigma in (10.0, 100.0)]
+    gaps = [law.kl(BASE) for law in far]
+    assert 0 <= gaps[1] < gaps[0] / 20 < 1e-3
+    assert far[1].modes()[0].weight == pytest.approx(law_of(BASE, cuts=[VALLEY]).modes()[0].weight, abs=1e-2)
+
+
+def test_euler_reaches_the_limit_between_mixtures_at_first_order():
+    limit = continuous_aig(BASE, TUNED, SIGMA_MAX, lambda sigma: (1 - sigma / SIGMA_MAX) ** 2, cuts=[VALLEY], steps=150)
+    errors = []
+    for steps in (64, 128, 256):
+        law = mixture_aig(BASE, TUNED, euler(steps), "power", p=2, cuts=[VALLEY], accuracy=1e-5)
+        gaps = law.mean - limit.mean, law.variance - limit.variance, law.entropy - limit.entropy
+        errors.append([*gaps, law.kl(BASE) - limit.kl(BASE), law.modes()[0].weight - limit.modes()[0].weight])
+    for coarse, fine in pairwise(torch.tensor(errors).abs().log2()):
+        assert torch.allclose(coarse - fine, torch.ones(5), atol=0.25)

@@ -71,8 +71,8 @@ def gaussian_aig(
     worlds = _worlds(*values)
     if blend not in ("predictions", "weights"):
         raise ValueError(f"blend is 'predictions' or 'weights', not {blend!r}")
-    scheduler = _with_timesteps(scheduler, num_inference_steps)
-    weights = _weights(scheduler, make_schedule(schedule, **parameters))
+    scheduler = with_timesteps(scheduler, num_inference_steps)
+    weights = guidance_weights(scheduler, make_schedule(schedule, **parameters))
 
     def denoise(index: int, alpha: float, sigma: float) -> Map:
         return _blended(worlds, weights[index], alpha, sigma, blend)
@@ -120,7 +120,7 @@ def trajectory_kl(
         ValueError: the sampler is deterministic, for which there is no such KL; or as in `gaussian_aig`.
     """
     worlds = _worlds(mean_b, var_b, mean_r, var_r)
-    scheduler = _with_timesteps(scheduler, num_inference_steps)
+    scheduler = with_timesteps(scheduler, num_inference_steps)
     steps = affine_steps(scheduler, eta)
 
     def denoise(index: int, alpha: float, sigma: float) -> Map:
@@ -191,13 +191,13 @@ def continuous_law(
 
 def _worlds(*values: Value) -> tuple[Tensor, ...]:
     """Means and variances as float64 tensors of one shape."""
-    worlds = torch.broadcast_tensors(*(torch.as_tensor(value).double() for value in values))
+    worlds = torch.broadcast_tensors(*(torch.as_tensor(value, dtype=torch.float64) for value in values))
     if not (bool((worlds[1] > 0).all()) and bool((worlds[3] > 0).all())):
         raise ValueError("both variances must be positive")
     return tuple(worlds)
 
 
-def _with_timesteps(scheduler: Any, num_inference_steps: int | None) -> Any:
+def with_timesteps(scheduler: Any, num_inference_steps: int | None) -> Any:
     if num_inference_steps is not None:
         scheduler = deepcopy(scheduler)
         scheduler.set_timesteps(num_inference_steps)
@@ -206,7 +206,7 @@ def _with_timesteps(scheduler: Any, num_inference_steps: int | None) -> Any:
     return scheduler
 
 
-def _weights(scheduler: Any, schedule: Schedule) -> list[float]:
+def guidance_weights(scheduler: Any, schedule: Schedule) -> list[float]:
     """g at each of the scheduler's timesteps; a timestep that comes twice counts once."""
     grid = denoised_timesteps(scheduler).tolist()
     rank = {timestep: index for index, timestep in enumerate(dict.fromkeys(grid))}

@@ -79,6 +79,37 @@ class Mixture:
         image = (responsibilities * (self.means + alpha[..., None] * self.variances * residual)).sum(-2)
         return as_prediction(prediction, image, noise, alpha, sigma)
 
+    def posterior(self, x: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """Mean and variance of each dimension of x0 given x = alpha · x0 + sigma · ε, (..., D) each.
+
+        The mean's derivative by x is alpha / sigma² times the covariance of x0, so the variance in one dimension.
+
+        Args:
+            x: (..., D).
+            alpha: a number or (..., 1).
+            sigma: like `alpha`.
+        """
+        noised = self.noised(alpha, sigma)
+        responsibilities = noised._responsibilities(x)[..., None]
+        share = self.variances / noised.variances
+        alpha, sigma = (torch.as_tensor(value, dtype=x.dtype)[..., None] for value in (alpha, sigma))
+        means = self.means + alpha * share * (x[..., None, :] - noised.means)
+        mean = (responsibilities * means).sum(-2)
+        spread = sigma**2 * share + (means - mean[..., None, :]) ** 2
+        return mean, (responsibilities * spread).sum(-2)
+
+    def toward(self, other: Mixture, share: float) -> Mixture:
+        """The world of the LoRA that leads to `other`, scaled by `share`: straight lines in all that is learned.
+
+        Those are the means, the logarithms of the variances and, up to normalisation, of the weights; see
+        `AnalyticDenoiser`. Other shares than 0 to 1 extrapolate.
+        """
+        return Mixture(
+            torch.log_softmax((1 - share) * self.log_weights + share * other.log_weights, -1),
+            (1 - share) * self.means + share * other.means,
+            self.variances ** (1 - share) * other.variances**share,
+        )
+
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Draw `count` points of an unbatched world, (count, D)."""
         device = generator.device if generator is not None else None
