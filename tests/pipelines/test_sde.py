@@ -155,3 +155,13 @@ def test_other_schedulers_are_refused(scheduler):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message), flow_sde(tiny.shared("sd3"), **arguments):
         pass
+
+
+def test_a_context_inside_another_is_refused_since_it_would_draw_noise_twice():
+    pipe = tiny.shared("sd3", lora=True)
+    with flow_sde(pipe):
+        with pytest.raises(ValueError, match="at work on this pipeline already"), flow_sde(pipe):
+            pass
+        sampled("sd3")
+    with flow_sde(pipe):
+        sampled("sd3")

@@ -93,7 +93,7 @@ def label(config: PointConfig) -> str:
     """A schedule for people, such as `0.45 u^2, weights`."""
     match config:
         case LoraScalePoint():
-            return f"LoRA {config.scale:g}"
+            return f"constant {config.scale:g}, weights"
         case GuidancePoint(schedule="table", parameters={"points": list(points)}):
             heights = " ".join(f"{g:g}" for _, g in points)
             return f"table {heights}, {config.blend}"

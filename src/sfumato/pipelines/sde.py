@@ -33,13 +33,16 @@ def flow_sde(pipe: Any, noise_level: float = 0.7, window: tuple[int, int] | None
             would stay in the image; a window that reaches it makes it stochastic too.
 
     Raises:
-        ValueError: another scheduler, a negative noise level, or, in the first step, a window beyond the last.
+        ValueError: another scheduler, a negative noise level, a context of this kind inside another; or, in the first
+            step, a window beyond the last.
     """
     if not 0 <= noise_level < float("inf"):
         raise ValueError(f"noise_level is a number >= 0, not {noise_level}")
     if window is not None and not 0 <= window[0] < window[1]:
         raise ValueError(f"window=(i, j) makes steps i to j - 1 stochastic, with 0 <= i < j, not {window}")
     scheduler = pipe.scheduler
+    if hasattr(scheduler.step, "is_flow_sde"):
+        raise ValueError("flow_sde is at work on this pipeline already: leave its context first")
     _check_capability(scheduler)
     ode, signature = scheduler.step, inspect.signature(scheduler.step)
 
@@ -60,6 +63,7 @@ def flow_sde(pipe: Any, noise_level: float = 0.7, window: tuple[int, int] | None
         after = (mean + std * noise).to(velocity.dtype)
         return (after,) if isinstance(result, tuple) else type(result)(prev_sample=after)
 
+    step.is_flow_sde = True  # type: ignore[attr-defined]
     with patched(scheduler, "step", step):
         yield
 
