@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import secrets
 from collections import Counter
@@ -43,10 +44,12 @@ def create_study(config: StudyConfig) -> Study:
     rows = [item.row() for item in [*(item for own in items for item in own), *checks]]
     dice.shuffle(rows)
     write_jsonl(folder / "items.jsonl", rows)
+    write_jsonl(folder / "sources.jsonl", album.sources())
     for name, values in (("strings", strings), ("study", config.resolved())):
         write_text(folder / f"{name}.yaml", yaml.safe_dump(values, allow_unicode=True, sort_keys=False))
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(folder / "study.json", {"name": config.name, "created": created, "versions": versions()})
+    runs = {name: os.path.relpath(source.run, folder) for name, source in config.points.items() if source.run}
+    write_json(folder / "study.json", {"name": config.name, "created": created, "runs": runs, "versions": versions()})
     return Study.load(folder)
 
 

@@ -2,15 +2,17 @@
 
 ```
 STUDY/
-  study.json          name, when it was made, versions
+  study.json          name, when it was made, the runs of the points relative to this folder, versions
   study.yaml          the resolved configuration
   strings.yaml        the words of the pages
   items.jsonl         an item per line: id, question, prompt, check, options with point and images
+  sources.jsonl       the file that every image was made from, relative to this folder
   images/*.webp       under random names
   votes.sqlite3       the votes, unless they are in another database
 ```
 
-`items.jsonl` says which image is whose and is the one file that raters must not see; the server shows none of it.
+`items.jsonl` and `sources.jsonl` say which image is whose and must not be seen by raters; the server shows none of
+them.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Album:
     Images that are asked for get their names at once and are written by `write`.
 
     Args:
-        folder: where the images go.
+        folder: where the images go, inside the study folder.
         quality: of the WebP, 1 to 100; None for lossless.
     """
 
@@ -31,6 +31,15 @@ class Album:
     def name(self, source: Path, scrambled: bool = False) -> str:
         """The file's name for an image, or for the same image with its tiles in disorder."""
         return self._names.setdefault((source, scrambled), f"{secrets.token_hex(16)}.webp")
+
+    def sources(self) -> list[dict[str, str]]:
+        """Where every image that is not scrambled came from: `image`, and `file` relative to the study folder."""
+        folder = self._folder.parent
+        return [
+            {"image": name, "file": os.path.relpath(source, folder)}
+            for (source, scrambled), name in self._names.items()
+            if not scrambled
+        ]
 
     def write(self) -> None:
         """Write all images; raises ValueError if one cannot be read."""
