@@ -44,7 +44,7 @@ def test_a_schedule_is_found_kept_and_continued(run, sfumato, prompts, sampled):
     folder = run.path / "search" / "diversity-0.5"
     found = read_json(folder / "search.json")
     trials = found["trials"]
-    assert [trial["label"] for trial in trials[:3]] == ["base", "tuned", "LoRA 0.25"] and len(trials) >= 9
+    assert [trial["label"] for trial in trials[:3]] == ["base", "tuned", "constant 0.25, weights"] and len(trials) >= 9
     rows = read_jsonl(run.path / "search" / "images.jsonl")
     assert len({row["key"] for row in rows}) == len(rows)
     assert sum(len(call) - 1 for call in sampled) == sum(len(row["seeds"]) for row in rows)

@@ -174,7 +174,12 @@ def test_parameters_stand_for_operating_points():
 
 
 def test_schedules_are_written_for_people_and_for_python():
-    names = ["base", "tuned", "LoRA 0.25", "LoRA 0.5", "LoRA 0.75", *(f"{u}, predictions" for u in ("u", "u^2", "u^4"))]
+    names = [
+        "base",
+        "tuned",
+        *(f"constant {a}, weights" for a in (0.25, 0.5, 0.75)),
+        *(f"{u}, predictions" for u in ("u", "u^2", "u^4")),
+    ]
     assert [label(point(parameters)) for parameters in FIXED] == names
     falling = point({"family": "formula", "blend": "weights", "cap": 0.35, "shape": -1.0})
     assert label(falling) == "0.35 (1 - u), weights"
