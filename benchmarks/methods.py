@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/methods.py                        # every recipe, and its control: hours
     .venv/bin/python benchmarks/methods.py emoji64-refl           # some recipes
+    .venv/bin/python benchmarks/methods.py emoji64-refl --again 1 # its control once more, with another training seed
     .venv/bin/python benchmarks/methods.py --table                # the table of what there is
 
 Each training is a process of its own and a run folder under runs/methods; repeated, the command continues, but what a
@@ -10,7 +11,8 @@ measured on the same held-out prompts and seeds, and differences to the base mod
 
 The control trains on a reward that says nothing: each image is given the reward of another one of its batch, drawn at
 random and with a random sign; and where a reward is back-propagated, that image's gradient too. (A permutation alone
-would leave the mean reward, and so its gradient, as it is.) It must not raise the true reward.
+would leave the mean reward, and so its gradient, as it is.) It must not raise the true reward; intervals know prompts
+and images, not the chance of one training, so that one control in a few may do so all the same: repeat it.
 """
 
 from __future__ import annotations
@@ -48,10 +50,10 @@ SHOWN = ("reward", "gold", "vendi")
 class Meaningless:
     """A reward with the values and gradients of the true one, but those of other images, and with random signs."""
 
-    def __init__(self, true: Reward):
+    def __init__(self, true: Reward, seed: int):
         self.true, self.name = true, f"shuffled_{true.name}"
         self.range, self.differentiable = (-float("inf"), float("inf")), true.differentiable
-        self.generator = torch.Generator().manual_seed(0)
+        self.generator = torch.Generator().manual_seed(seed)
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         order = torch.randperm(len(images), generator=self.generator).to(images.device)
@@ -72,13 +74,14 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=RECIPES)
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--images", type=int, default=16, help="per prompt and point")
-    parser.add_argument("--one", choices=["tuned", "control"], help=argparse.SUPPRESS)
+    parser.add_argument("--again", type=int, metavar="SEED", help="only the controls, with this training seed")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         train_and_measure(options.recipes[0], options.one, options.images)
         return
     for recipe in [] if options.table else options.recipes:
-        for kind in ("tuned", "control"):
+        for kind in ("tuned", "control") if options.again is None else (f"control-{options.again}",):
             command = [sys.executable, __file__, recipe, "--one", kind, "--images", str(options.images)]
             subprocess.run(command, check=True)
     print(table(options.recipes))
@@ -91,14 +94,14 @@ def folder(recipe: str, kind: str) -> Path:
 def train_and_measure(name: str, kind: str, images: int) -> None:
     """One run: a recipe as it is shipped, but for what is measured."""
     path = folder(name, kind)
-    points = POINTS if kind == "tuned" else POINTS[:2]
+    points, seed = POINTS if kind == "tuned" else POINTS[:2], int(kind.partition("-")[2] or 0)
     changes = {"evaluation.prompts": PROMPTS, "evaluation.images_per_prompt": images, "evaluation.points": points}
-    changes |= {"training.monitor_every": None, "run": str(path), "evaluation.batch_size": 16}
+    changes |= {"training.seed": seed, "training.monitor_every": None, "run": str(path), "evaluation.batch_size": 16}
     recipe = load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     experiment = Experiment(recipe)
     true, before = experiment.reward, peak()
-    if kind == "control":
-        experiment.reward = Meaningless(true)
+    if kind != "tuned":
+        experiment.reward = Meaningless(true, seed)
     started = time.process_time()
     for _ in experiment.train():
         pass
@@ -127,7 +130,10 @@ def table(recipes: list[str]) -> str:
         cells += [change(measured, name) for name in SHOWN]
         guided = next(point for point in measured["points"] if point["definition"]["kind"] == "guidance")
         cells += [interval(guided["metrics"][name]) for name in ("reward", "vendi")]
-        cells.append(change(frontier(recipe, "control"), "reward"))
+        controls = sorted(path.parents[1].name for path in RUNS.glob(f"{recipe}-control*/evaluation/frontier.json"))
+        cells.append(
+            "; ".join(change(frontier(recipe, name.removeprefix(f"{recipe}-")), "reward") for name in controls)
+        )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
