@@ -34,7 +34,7 @@ def _reasons(rows: Sequence[dict[str, Any]], rules: ExclusionConfig) -> list[str
         reasons.append(f"failed {failed} of {len(checks)} attention checks")
     seconds = median(row["seconds"] for row in rows)
     if rules.seconds is not None and seconds < rules.seconds:
-        reasons.append(f"half of the votes took less than {seconds:.1f} s")
+        reasons.append(f"took {seconds:.1f} s for a vote, at the median")
     places = [row["place"] for row in rows if row["place"] is not None]
     most = max(Counter(places).values(), default=0)
     if rules.same_place is not None and len(places) >= FEWEST and most / len(places) > rules.same_place:

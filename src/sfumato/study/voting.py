@@ -52,7 +52,13 @@ class Held:
 
 
 def join(session: Session, rater: str) -> None:
-    """Let a rater take part; nothing happens if they do already."""
+    """Let a rater take part; nothing happens if they do already.
+
+    Raises:
+        ClosedError: the study is closed.
+    """
+    if not is_open(session):
+        raise ClosedError("the study is closed")
     if session.get(Rater, rater) is None:
         session.add(Rater(id=rater, label=secrets.token_hex(6), joined_at=time.time()))
 
