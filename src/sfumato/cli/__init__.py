@@ -14,6 +14,7 @@ from sfumato.cli import prompts
 from sfumato.cli import rewards
 from sfumato.cli import preference
 from sfumato.cli import study
+from sfumato.cli import study_analysis
 from sfumato.cli import convert
 from sfumato.cli.shared import main
 
@@ -30,4 +31,5 @@ __all__ = [
     "runs",
     "schedules",
     "study",
+    "study_analysis",
 ]

@@ -83,7 +83,7 @@ def frontier_svg(run: Run) -> str:
         x, y = (_axis(points, key, *ends) for key, ends in zip(keys, ((LEFT, RIGHT), (BOTTOM, TOP)), strict=True))
         marks = [_mark(point, keys, x, y, styles) for point in points]
         parts += [draw_axes(x, y, keys), _ground([m for m in marks if m.best]), _lines(frontier, marks, styles)]
-        parts += [*map(_bars, marks), *map(_shape, marks), *draw_names(marks)]
+        parts += [*map(draw_bars, marks), *map(draw_shape, marks), *draw_names(marks)]
     parts.append(_legend(methods, styles))
     words = f"{vocabulary.metric(keys[1]).label} against {vocabulary.lower_first(vocabulary.metric(keys[0]).label)}: "
     words += ", ".join(
@@ -154,13 +154,15 @@ def _lines(frontier: dict[str, Any], marks: list[Mark], styles: dict[str, str]) 
     return "".join(parts)
 
 
-def _bars(mark: Mark) -> str:
+def draw_bars(mark: Mark) -> str:
+    """The intervals of a mark."""
     x1, x2, y1, y2 = mark.bars
     d = f"M{x1:.1f} {mark.y:.1f}H{x2:.1f}M{mark.x:.1f} {y1:.1f}V{y2:.1f}"
     return f'<path class="bars {mark.style}" d="{d}"/>'
 
 
-def _shape(mark: Mark) -> str:
+def draw_shape(mark: Mark) -> str:
+    """A mark in its method's shape, ringed if it is among the best."""
     ring = '<circle class="ring" r="9.5"/>' if mark.best else ""
     return (
         f'<g class="{mark.style}" transform="translate({mark.x:.1f} {mark.y:.1f})"><title>{escape(mark.label)}</title>'

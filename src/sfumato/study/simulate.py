@@ -8,6 +8,7 @@ is Gumbel's, so that a difference of 1 is odds of e (Luce 1959). Careless raters
 
 from __future__ import annotations
 
+import functools
 import math
 import secrets
 from collections.abc import Mapping
@@ -93,7 +94,7 @@ def simulate_votes(store: Store, raters: int, preference: Preference | None = No
     for number in range(len(labels) + 1, len(labels) + raters + 1):
         simulated = _SimulatedRater(study, preference, values, np.random.default_rng([seed, number]))
         label = f"{SIMULATED}{number:04d}"
-        votes += store.write(lambda session, label=label, own=simulated: own.take_part(session, label))
+        votes += store.write(functools.partial(simulated.take_part, label=label))
     told = {"raters": len(labels) + raters, "seed": seed, "preference": asdict(preference)}
     write_json(study.path / "simulation.json", {**told, "expected": expected_shares(study, preference, values)})
     return votes
@@ -159,8 +160,8 @@ def _known(measures: Mapping[str, float], name: str) -> float:
     if name not in measures:
         there = f"there are {', '.join(measures)}" if measures else "it has none"
         raise ValueError(
-            f"something that the study shows has no {name!r} in its run ({there}): name another measure, or give values "
-            "of the operating points"
+            f"something that the study shows has no {name!r} in its run ({there}): name another measure, or give "
+            "values of the operating points"
         )
     return measures[name]
 
