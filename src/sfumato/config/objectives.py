@@ -149,3 +149,4 @@ ObjectiveConfig = Annotated[
     Field(discriminator="name"),
     BeforeValidator(_draft_unless_named),
 ]
+"""The settings of any objective; `name` says which, draft unless given."""

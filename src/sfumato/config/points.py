@@ -75,3 +75,4 @@ class GuidancePoint(Strict):
 PointConfig = Annotated[
     BasePoint | TunedPoint | LoraScalePoint | GuidancePoint | BestOfPoint, Field(discriminator="kind")
 ]
+"""An operating point of an evaluation; `kind` says which."""

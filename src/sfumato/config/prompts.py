@@ -128,3 +128,4 @@ def _clean(lines: list[str], where: str) -> list[str]:
 
 
 Prompts = Annotated[list[str], BeforeValidator(read_prompts)]
+"""A list of prompts, or where they are read from; see `read_prompts`."""

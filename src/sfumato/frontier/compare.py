@@ -51,12 +51,15 @@ def summarise(
         per_prompt: point -> metric -> one value per prompt (m,), the prompts in one order throughout.
         methods: method -> its points, `base` and `tuned` among them, chosen before looking at results. For a fair
             hypervolume all methods have equally many; where not, `points_differ` says so.
-        reward, diversity: metrics on the first and the second axis.
-        base, tuned: names of both models' points.
+        reward: metric on the first axis.
+        diversity: metric on the second axis.
+        base: name of the base model's point.
+        tuned: name of the tuned model's point.
         forwards: point -> denoiser forwards per image, for the equal-compute view.
         calibration: indices of the prompts that set the scale; every third one if not given.
         reference_point: of the hypervolume, in scaled axes.
-        repetitions, seed: resamples of the bootstrap, and their seed.
+        repetitions: resamples of the bootstrap.
+        seed: of the resamples.
 
     Returns:
         `axes`, `scale`, `reference_point`, `calibration`, `warnings`, `points` (in the order given: `name`,

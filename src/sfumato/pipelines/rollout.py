@@ -108,7 +108,9 @@ def continued(
         rollout: made with `record=True`, or a `blank_rollout`.
         index: which of its steps comes first; negative counts from the end.
         sample: x_t' (B, ...) in the place of that step's sample; its gradient is kept.
-        last_steps, stop_at, record: as in `rollout`; `stop_at` counts in the whole grid.
+        last_steps: as in `rollout`.
+        stop_at: as in `rollout`; counts in the whole grid.
+        record: as in `rollout`.
         **changes: arguments of the pipeline that are not those of the rollout, such as `guidance_scale=1.0`.
 
     Raises:
