@@ -1,6 +1,6 @@
 """How often intervals of `sfumato study analyse` hold what they should, in a world of raters and prompts with tastes.
 
-    python benchmarks/study_coverage.py            # about 20 minutes on one core
+    python benchmarks/study_coverage.py            # about 15 minutes on one core
     python benchmarks/study_coverage.py --quick    # that it works
 
 Four operating points; a rater's liking of a point is its strength + a taste of the rater's + a turn of the prompt's.
@@ -107,7 +107,7 @@ def main() -> None:
         flush=True,
     )
     for world in WORLDS[:4] if quick else WORLDS:
-        found = coverage(world, 50 if quick else 400, 300 if quick else 1000)
+        found = coverage(world, 50 if quick else 200, 300 if quick else 600)
         shares = " | ".join(f"{100 * found[name]:.1f} %" for name in ("Wilson", "clustered", "strengths"))
         print(f"| {world.raters} | {world.prompts} | {world.taste} | {world.turn} | {shares} |", flush=True)
 

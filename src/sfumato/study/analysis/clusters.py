@@ -47,23 +47,16 @@ def two_way(influence: Floats, clusters: Clusters) -> Spread:
         clusters: of the N observations.
     """
     raters, count = _squares(influence, clusters.rater)
-    cells, _ = _squares(influence, clusters.cell, corrected=False)
+    cells, _ = _squares(influence, clusters.cell)
     prompts, prompt_count = _squares(influence, clusters.prompt)
     both = raters + prompts - cells if prompt_count > 1 else raters
     fewest = min(count, prompt_count) if prompt_count > 1 else count
     return Spread(np.maximum(both, cells), raters, fewest - 1)
 
 
-def cluster_sums(influence: Floats, cluster: Ints) -> Floats:
-    """(clusters, K) sums over the members of each cluster."""
+def _squares(influence: Floats, cluster: Ints) -> tuple[Floats, int]:
+    """(K,) sums over clusters of the squares of their sums, corrected, and the number of clusters."""
     sums = np.zeros((int(cluster.max(initial=-1)) + 1, influence.shape[1]))
     np.add.at(sums, cluster, influence)
-    return sums
-
-
-def _squares(influence: Floats, cluster: Ints, corrected: bool = True) -> tuple[Floats, int]:
-    """(K,) sums over clusters of the squares of their sums, and the number of clusters."""
-    sums = cluster_sums(influence, cluster)
     count = len(sums)
-    factor = count / (count - 1) if corrected and count > 1 else 1.0
-    return factor * (sums**2).sum(axis=0), count
+    return count / max(count - 1, 1) * (sums**2).sum(axis=0), count

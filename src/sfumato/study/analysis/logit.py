@@ -6,10 +6,10 @@ x = (1/2, 1/2) and a parameter of its own, log ν: Davidson (1970), equation 2.5
 ranking a choice of the best, then of the best of the rest, and so on: Plackett (1975), Luce (1959). The likelihood is
 concave in s and log ν, so Newton's method with step halving finds its maximum; strengths are fixed by their sum, 0.
 
-The maximum is finite if and only if points cannot be cut in two such that nobody of one part was ever preferred to, or
-tied with, anybody of the other (Ford 1957; Hunter 2004, assumption 1). Where they can, and only there, one more vote on
-every set that met is added, split evenly over its alternatives: for two points half a win each, as Haldane (1956) and
-Anscombe (1956) correct a log-odds.
+The maximum is finite if and only if one can go from every point to every other along wins and ties (Ford 1957; Hunter
+2004, assumption 1) and there is a round trip with more wins than ties: else strengths and log ν can grow together for
+ever. Where it is not, and only there, one more vote on every set that met is added, split evenly over its alternatives:
+for two points half a win each, as Haldane (1956) and Anscombe (1956) correct a log-odds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Choices:
         design: (D, A, P) the alternatives' x in P free parameters: K - 1 of the strengths, then log ν if there are
             ties.
         there: (D, A) whether a set has the alternative.
-        wins: (D, A, K, K) 1 where the alternative says that a point (row) is not worse than another (column).
+        wins: (D, A, K, K) where the alternative says that a point (row) is better than another (column), or as good.
         basis: (K, K - 1) orthonormal, from free parameters to strengths, which add up to 0.
         chosen: (N,) what was chosen, as set · A + alternative.
         clusters: of the N choices.
@@ -94,10 +94,12 @@ class Fit:
 
     Attributes:
         parameters: (R, P).
+        information: (R, P, P) of all votes, the extra ones included.
         separable: (R,) whether the extra votes were needed.
     """
 
     parameters: Floats
+    information: Floats
     separable: NDArray[np.bool_]
 
 
@@ -105,38 +107,44 @@ def fit(choices: Choices, counts: Floats) -> Fit:
     """Fit many sets of counts (R, D · A) at once; raises ValueError if one of them does not converge."""
     size = max(1, AT_ONCE // (choices.design.size + 1))
     parts = [_fit(choices, counts[start : start + size]) for start in range(0, len(counts), size)]
-    return Fit(np.concatenate([part.parameters for part in parts]), np.concatenate([part.separable for part in parts]))
+    columns = zip(*((part.parameters, part.information, part.separable) for part in parts), strict=True)
+    parameters, information, separable = map(np.concatenate, columns)
+    return Fit(parameters, information, separable)
 
 
-def influence(choices: Choices, parameters: Floats) -> Floats:
+def influence(choices: Choices, whole: Fit) -> Floats:
     """(N, K) what each choice adds to the error of the strengths: the inverse information times its score.
 
     Args:
-        parameters: (P,) of the fit to all of them.
+        whole: the fit to all of them.
     """
-    counts = np.bincount(choices.chosen, minlength=choices.there.size).astype(np.float64)[None]
-    _, mean, information = _derivatives(choices, counts, parameters[None])
+    probabilities = np.exp(_log_probabilities(choices, whole.parameters))[0]
+    mean = np.matmul(probabilities[:, None], choices.design)[:, 0]
     sets, alternatives = np.divmod(choices.chosen, choices.there.shape[1])
-    scores = choices.design[sets, alternatives] - mean[0, sets]
-    moved = np.linalg.lstsq(information[0], scores.T, rcond=None)[0].T
-    return choices.strengths(moved)
+    scores = choices.design[sets, alternatives] - mean[sets]
+    return choices.strengths(np.linalg.solve(whole.information[0], scores.T).T)
+
+
+def independent_variance(choices: Choices, whole: Fit) -> Floats:
+    """(K,) variances of the strengths if votes were independent, by the information of the fit to all of them."""
+    free = np.linalg.inv(whole.information[0])[: len(choices.points) - 1, : len(choices.points) - 1]
+    return np.einsum("kp,pq,kq->k", choices.basis, free, choices.basis)
 
 
 def _fit(choices: Choices, counts: Floats) -> Fit:
-    separable = ~_connected(choices, counts)
+    separable = ~_is_finite(choices, counts)
     if choices.has_ties:
-        share = counts.reshape(len(counts), *choices.there.shape)[:, :, -1].sum(axis=1) / counts.sum(axis=1)
-        separable |= (share == 0) | (share == 1)
+        separable |= counts.reshape(-1, *choices.there.shape)[:, :, -1].sum(axis=1) == 0
     extra = (choices.there / choices.there.sum(axis=1, keepdims=True)).ravel()
     counts = counts + separable[:, None] * extra
     parameters = np.zeros((len(counts), choices.design.shape[2]))
     value = _likelihood(choices, counts, parameters)
     for _ in range(STEPS):
-        gradient, _, information = _derivatives(choices, counts, parameters)
+        gradient, information = _derivatives(choices, counts, parameters)
         step = np.linalg.solve(information, gradient[..., None])[..., 0].astype(np.float64)
         gain = (gradient * step).sum(axis=1)
         if (gain < CLOSE * CLOSE * counts.sum(axis=1)).all():
-            return Fit(parameters, separable)
+            return Fit(parameters, information, separable)
         parameters, value = _climb(choices, counts, parameters, value, step)
     raise ValueError("the strengths do not converge: are there votes on every pair of points?")
 
@@ -168,8 +176,8 @@ def _likelihood(choices: Choices, counts: Floats, parameters: Floats) -> Floats:
     return (counts.reshape(logs.shape) * logs).sum(axis=(1, 2))
 
 
-def _derivatives(choices: Choices, counts: Floats, parameters: Floats) -> tuple[Floats, Floats, Floats]:
-    """Gradients (R, P), mean x of every set (R, D, P), and information (R, P, P)."""
+def _derivatives(choices: Choices, counts: Floats, parameters: Floats) -> tuple[Floats, Floats]:
+    """Gradients (R, P) and information (R, P, P)."""
     probabilities = np.exp(_log_probabilities(choices, parameters))
     counts = counts.reshape(probabilities.shape)
     totals = counts.sum(axis=2)
@@ -178,17 +186,32 @@ def _derivatives(choices: Choices, counts: Floats, parameters: Floats) -> tuple[
     mean = np.matmul(probabilities.transpose(1, 0, 2), choices.design).transpose(1, 0, 2)
     weights = (totals[..., None] * probabilities).reshape(len(counts), -1)
     second = np.matmul(flat.T, weights[..., None] * flat)
-    return gradient, mean, second - np.matmul((totals[..., None] * mean).swapaxes(1, 2), mean)
+    return gradient, second - np.matmul((totals[..., None] * mean).swapaxes(1, 2), mean)
 
 
-def _connected(choices: Choices, counts: Floats) -> NDArray[np.bool_]:
-    """(R,) whether every point reaches every other along "is not worse than"."""
+def _is_finite(choices: Choices, counts: Floats) -> NDArray[np.bool_]:
+    """(R,) whether the maximum is finite, ties not counted that never occurred.
+
+    A path's length is its ties less its wins, so that a round trip with more wins has a negative one (Floyd 1962).
+    """
     size = len(choices.points)
-    reach = (counts > 0).astype(np.float64) @ choices.wins.reshape(-1, size * size)
-    reach = np.minimum(reach.reshape(-1, size, size) + np.eye(size), 1.0)
-    for _ in range(max(1, int(np.ceil(np.log2(size))))):
-        reach = np.minimum(reach @ reach, 1.0)
-    return np.asarray((reach > 0).all(axis=(1, 2)))
+    there = (counts > 0).reshape(-1, *choices.there.shape)
+    if choices.has_ties:
+        wins, ties = _seen(there[:, :, :-1], choices.wins[:, :-1]), _seen(there[:, :, -1:], choices.wins[:, -1:])
+    else:
+        wins, ties = _seen(there, choices.wins), np.zeros((len(counts), size, size), dtype=bool)
+    length = np.where(wins, -1.0, np.where(ties, 1.0, np.inf))
+    length[:, np.arange(size), np.arange(size)] = 0.0
+    for via in range(size):
+        length = np.minimum(length, length[:, :, via, None] + length[:, via, None, :])
+    return np.asarray(np.isfinite(length).all(axis=(1, 2)) & (length.diagonal(axis1=1, axis2=2) < 0).any(axis=1))
+
+
+def _seen(there: NDArray[np.bool_], wins: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(R, K, K) whether any alternative that was chosen says that a point is better than, or as good as, another."""
+    size = wins.shape[-1]
+    flat = there.reshape(len(there), -1).astype(np.float64) @ wins.reshape(-1, size * size)
+    return (flat > 0).reshape(-1, size, size)
 
 
 def _stages(row: Row, options: list[int]) -> list[tuple[tuple[int, ...], int]]:

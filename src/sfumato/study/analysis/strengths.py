@@ -2,8 +2,10 @@
 
 The scheme: raters are resampled with replacement, each with all their votes, and the strengths are fitted to every
 resample; the expanded BCa interval (docs/statistics.md) of these is stretched about the estimate by the ratio of two
-standard errors, that over raters and prompts (`clusters`) to that over raters alone, and of Student's quantiles where
-prompts are fewer than raters. So the first level gives the interval its shape, and the second, prompts, its width.
+standard errors, that over raters and prompts (`clusters`, and never below that of independent votes) to that over
+raters alone, and of Student's quantiles where prompts are fewer than raters. So the first level gives the interval its
+shape, and the second, prompts, its width. Where resamples cannot tell, because the maximum is infinite or all raters
+say the same on balance, the interval is Student's.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import numpy as np
 from sfumato.frontier.statistics import Interval, interval, resampling_weights
 from sfumato.frontier.student import quantile
 from sfumato.study.analysis.clusters import two_way
-from sfumato.study.analysis.logit import Choices, fit, influence
+from sfumato.study.analysis.logit import Choices, Fit, fit, independent_variance, influence
 from sfumato.study.analysis.votes import Floats, Row
 
 REPETITIONS = 2000
@@ -32,8 +34,8 @@ class Strengths:
         model: Bradley-Terry, Davidson (with ties) or Plackett-Luce.
         points: their names.
         intervals: of each point; low and high are NaN with a single rater.
-        tie: ν of Davidson's model, 2 / (2 / ν + 2) of the votes on two equal points being ties; None without ties.
-        separable: whether a part of the points never lost to the rest, so that one vote was added on every set.
+        tie: ν of Davidson's model: of the votes on two equal points, ν / (2 + ν) are ties; None without ties.
+        separable: whether the maximum is infinite, so that one vote was added on every set (`logit`).
     """
 
     model: str
@@ -52,27 +54,28 @@ class Strengths:
         choices = Choices.of(rows, points)
         by_rater = choices.counts(choices.clusters.rater)
         whole = fit(choices, by_rater.sum(axis=0, keepdims=True))
-        estimate = choices.strengths(whole.parameters[0])
-        limits = _limits(choices, by_rater, whole.parameters[0], estimate, repetitions, seed)
+        limits = _limits(choices, by_rater, whole, repetitions, seed)
         tie = math.exp(whole.parameters[0, -1]) if choices.has_ties else None
         model = MODELS.get(rows[0]["kind"], "Davidson" if choices.has_ties else "Bradley-Terry")
         return cls(model, choices.points, limits, tie, bool(whole.separable[0]))
 
 
-def _limits(
-    choices: Choices, by_rater: Floats, parameters: Floats, estimate: Floats, repetitions: int, seed: int
-) -> tuple[Interval, ...]:
-    count = len(by_rater)
+def _limits(choices: Choices, by_rater: Floats, whole: Fit, repetitions: int, seed: int) -> tuple[Interval, ...]:
+    estimate, count = choices.strengths(whole.parameters[0]), len(by_rater)
     if count < 2:
         return tuple(Interval(float(value), math.nan, math.nan) for value in estimate)
+    spread = two_way(influence(choices, whole), choices.clusters)
+    error = np.sqrt(np.maximum(spread.variance, independent_variance(choices, whole)))
+    reach = quantile(0.975, spread.freedom) * error
+    found = [Interval(*ends) for ends in np.stack([estimate, estimate - reach, estimate + reach], axis=1).tolist()]
+    if whole.separable[0]:
+        return tuple(found)
     drawn = count * resampling_weights(count, repetitions, seed) @ by_rater
     resampled = choices.strengths(fit(choices, drawn).parameters)
     without = choices.strengths(fit(choices, by_rater.sum(axis=0) - by_rater).parameters)
-    spread = two_way(influence(choices, parameters), choices.clusters)
-    stretch = np.sqrt(spread.variance / spread.raters) * quantile(0.975, spread.freedom) / quantile(0.975, count - 1)
-    found = []
-    for k, value in enumerate(estimate.tolist()):
-        own = interval(value, resampled[:, k], without[:, k], expand=True)
-        low, high = (value + float(stretch[k]) * (end - value) for end in (own.low, own.high))
-        found.append(Interval(value, low, high))
+    for k in np.flatnonzero(spread.raters > 1e-6 * error**2):
+        own = interval(float(estimate[k]), resampled[:, k], without[:, k], expand=True)
+        stretch = float(reach[k] / (quantile(0.975, count - 1) * np.sqrt(spread.raters[k])))
+        low, high = (own.mean + stretch * (end - own.mean) for end in (own.low, own.high))
+        found[k] = Interval(own.mean, low, high)
     return tuple(found)
