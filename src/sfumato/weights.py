@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,18 @@ def _find(source: str) -> Path:
         return path
     from huggingface_hub import hf_hub_download
 
-    return Path(hf_hub_download(source, "model.safetensors"))
+    with naming(source):
+        return Path(hf_hub_download(source, "model.safetensors"))
+
+
+@contextmanager
+def naming(source: str | Path) -> Iterator[None]:
+    """Have an OSError of the hub's libraries say what could not be loaded, which not all of theirs do."""
+    try:
+        yield
+    except OSError as error:
+        reason = str(error).partition("\n")[0]
+        raise OSError(f"cannot load {source}: give a folder, or a hub id that can be reached ({reason})") from error
 
 
 def _sha256(path: Path) -> str:

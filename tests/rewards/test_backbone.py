@@ -128,6 +128,18 @@ def test_the_temperature_and_the_bias_are_not_rounded_to_half_precision(tmp_path
     assert {weight.dtype for part in half.model.children() for weight in part.parameters()} == {dtype}
 
 
+def test_what_cannot_be_loaded_is_named(tiny_clip):
+    with pytest.raises(OSError, match="cannot load someone/clip: give a folder, or a hub id that can be reached"):
+        CLIPBackbone("someone/clip")
+    with pytest.raises(OSError, match="cannot load someone/tokenizer: give a folder"):
+        CLIPBackbone(tiny_clip, "someone/tokenizer")
+
+
+def test_a_file_is_no_folder(tiny_clip):
+    with pytest.raises(ValueError, match=r"model\.safetensors is a file: give the folder of a CLIP or SigLIP"):
+        CLIPBackbone(tiny_clip / "model.safetensors")
+
+
 @pytest.mark.parametrize("absent", ["no/such/folder", "nowhere"])
 def test_a_folder_that_is_not_there_is_named(tiny_clip, absent):
     for arguments in ((absent,), (tiny_clip, absent)):

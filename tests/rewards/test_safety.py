@@ -202,5 +202,8 @@ def test_one_weight_of_the_classifier_one_percent_off_is_noticed(classifier, tmp
 def test_what_is_no_classifier_of_that_label_is_refused(classifier, tiny_clip):
     with pytest.raises(ValueError, match=r"has no label 'violence': choose one of normal, nsfw"):
         LabelPenalty(classifier, "violence")
+    for kind in (LabelPenalty, SafetyCheckerPenalty):
+        with pytest.raises(OSError, match="cannot load someone/model: give a folder, or a hub id"):
+            kind("someone/model")
     with pytest.raises(ValueError, match=r"lacks classifier.*: give a model trained for classification"):
         LabelPenalty(tiny_clip)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from sfumato.preprocess import Preprocess
 from sfumato.rewards.base import Device, Source, at_least_float32
 from sfumato.rewards.sharing import once
+from sfumato.weights import naming
 
 
 class CLIPBackbone:
@@ -47,9 +48,11 @@ class CLIPBackbone:
         self.source, self.processor = str(model), str(processor) if processor else None
         for source in filter(None, (self.source, self.processor)):
             _check_there(source)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(self.processor or self.source)
-        self.preprocess = preprocess or Preprocess.from_pretrained(self.processor or self.source)
-        self.model = _load(self.source, dtype or torch.float32).eval().requires_grad_(False).to(device)
+        with naming(self.processor or self.source):
+            self.tokenizer: Any = AutoTokenizer.from_pretrained(self.processor or self.source)
+            self.preprocess = preprocess or Preprocess.from_pretrained(self.processor or self.source)
+        with naming(self.source):
+            self.model = _load(self.source, dtype or torch.float32).eval().requires_grad_(False).to(device)
         self._texts: dict[str, torch.Tensor] = {}
 
     @property
@@ -142,6 +145,8 @@ def _address(source: Source) -> str:
 
 
 def _check_there(source: str) -> None:
+    if Path(source).is_file():
+        raise ValueError(f"{source} is a file: give the folder of a CLIP or SigLIP (see `sfumato convert-weights`)")
     if not Path(source).is_dir() and source.count("/") != 1:
         raise FileNotFoundError(f"there is no folder {source}: give that of a CLIP or SigLIP, or a hub id, owner/name")
 

@@ -12,7 +12,7 @@ from sfumato.preprocess import Preprocess
 from sfumato.rewards.base import UNBOUNDED, Device, Source
 from sfumato.rewards.blip import BLIP, IMAGE, TEXT
 from sfumato.rewards.info import RewardInfo
-from sfumato.weights import load_weights
+from sfumato.weights import load_weights, naming
 
 WEIGHTS, TOKENIZER = "RE-N-Y/ImageReward", "google-bert/bert-base-uncased"
 EDGE, LENGTH = 224, 35
@@ -86,7 +86,8 @@ class ImageReward:
         self.blip = BLIP(blip, device, dtype or torch.float32)
         full = torch.float64 if dtype == torch.float64 else torch.float32
         self.weight, self.bias = (part.to(device, full) for part in _head(weights))
-        self.tokenizer = BertTokenizer.from_pretrained(str(tokenizer))
+        with naming(tokenizer):
+            self.tokenizer = BertTokenizer.from_pretrained(str(tokenizer))
         self.preprocess = Square(EDGE)
         self._tokens: dict[str, torch.Tensor] = {}
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from sfumato.preprocess import Preprocess
 from sfumato.rewards.base import Device, Source, at_least_float32
 from sfumato.rewards.info import RewardInfo
-from sfumato.weights import load_weights
+from sfumato.weights import load_weights, naming
 
 CHECKER, CLASSIFIER = "CompVis/stable-diffusion-safety-checker", "Falconsai/nsfw_image_detection"
 EMBEDS, LIMITS = ("special_care_embeds", "concept_embeds"), ("special_care_embeds_weights", "concept_embeds_weights")
@@ -74,7 +74,8 @@ class SafetyCheckerPenalty:
             raise ValueError(f"{model} lacks a fitting {wrong[0]} of the safety checker: copy or download it again")
         tower.load_state_dict({name: weights[name] for name in expected})
         self.tower = tower.eval().requires_grad_(False).to(device, dtype)
-        self.preprocess = Preprocess.from_pretrained(str(processor or model))
+        with naming(processor or model):
+            self.preprocess = Preprocess.from_pretrained(str(processor or model))
 
     @property
     def range(self) -> tuple[float, float]:
@@ -122,9 +123,10 @@ class LabelPenalty:
         from transformers import AutoModelForImageClassification
 
         try:
-            found: Any = AutoModelForImageClassification.from_pretrained(
-                str(model), dtype=dtype or torch.float32, use_safetensors=True, output_loading_info=True
-            )
+            with naming(model):
+                found: Any = AutoModelForImageClassification.from_pretrained(
+                    str(model), dtype=dtype or torch.float32, use_safetensors=True, output_loading_info=True
+                )
         except SafetensorError as error:
             raise ValueError(f"the weights of {model} are damaged ({error}): copy or download them again") from error
         classifier, report = found
@@ -136,7 +138,8 @@ class LabelPenalty:
         self.name, self.index = label.lower(), labels[label.lower()]
         self.exclusive = classifier.config.problem_type != "multi_label_classification"
         self.model = classifier.eval().requires_grad_(False).to(device)
-        self.preprocess = Preprocess.from_pretrained(str(model))
+        with naming(model):
+            self.preprocess = Preprocess.from_pretrained(str(model))
 
     def __call__(self, images: torch.Tensor, prompts: list[str]) -> torch.Tensor:
         pixels = self.preprocess(images.to(self.model.device)).to(self.model.dtype)
