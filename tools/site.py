@@ -19,6 +19,7 @@ COMMANDS = "<!-- commands -->"
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(r"\\([(\[])(.*?)\\[)\]]", re.DOTALL)
 LETTER = re.compile(r'<mi mathvariant="(script|double-struck)">([A-Z])</mi>')
+NOTEBOOK = re.compile(r"<(pre|script|style)\b.*?</\1>|\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 ARITHMATEX = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
 
 
@@ -61,6 +62,12 @@ def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
         formula = FORMULA.search(unescape(match[2]))
         return mathml(formula[2], "block" if formula[1] == "[" else "inline") if formula else match[0]
 
+    def drawn_in_notebook(match: re.Match[str]) -> str:
+        formula = match[2] or match[3]
+        return mathml(unescape(formula), "block" if match[2] else "inline") if formula else match[0]
+
+    if page.file.src_uri.endswith(".ipynb"):
+        return NOTEBOOK.sub(drawn_in_notebook, html)
     return ARITHMATEX.sub(drawn, html)
 
 

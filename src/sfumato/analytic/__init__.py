@@ -3,10 +3,10 @@
 `worlds` has the mixtures, `denoiser` and `pipeline` put them behind diffusers' own interfaces, with a real LoRA between
 base and tuned. `law` says what Annealed Importance Guidance must give there between Gaussians (`steps` and `probe` read
 the scheduler, `precision` runs one in float64), `mixtures` and `continuous` between mixtures on a line, whose laws
-`quadrature` holds; `bridge` is what it aims at, `tilt` what the best possible tuning would be.
+`quadrature` holds; `bridges` has what it aims at, `tilt` what the best possible tuning would be.
 """
 
-from sfumato.analytic.bridge import Bridge, bridge
+from sfumato.analytic.bridges import Bridge, bridge
 from sfumato.analytic.continuous import continuous_aig
 from sfumato.analytic.denoiser import AnalyticDenoiser
 from sfumato.analytic.law import continuous_law, gaussian_aig, trajectory_kl
