@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test lint types torture emoji wheel comfyui clean
+.PHONY: help setup demo test lint types docs torture emoji wheel comfyui clean
 
 help:  ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -21,6 +21,9 @@ demo: setup  ## tune emoji-64 until it collapses, undo it, measure everything, w
 
 test: setup  ## the test suite
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m 'not torture' -n auto --dist loadfile
+
+docs: setup  ## build the site, build/site/index.html; nothing is fetched
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 torture: setup  ## kill, fuzz and load campaigns
 	$(BIN)/python -m pytest -m torture --timeout 3600

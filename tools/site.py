@@ -79,7 +79,8 @@ def title(target: str, files: Any) -> str:
 
 def mathml(formula: str, display: str) -> str:
     """A formula in LaTeX as MathML Core, which has no `mathvariant`: such letters become characters of their own."""
-    markup = convert(formula.strip().replace(r"\arg", r"\text{arg}\,"), display=display)
+    known = formula.strip().replace(r"\arg", r"\text{arg}\,").replace(r"\operatorname", r"\text")
+    markup = convert(known, display=display)
     if "\\" in markup:
         raise ValueError(f"this cannot be drawn: {formula}")
     return LETTER.sub(lambda match: letter(match[2], match[1]), markup)

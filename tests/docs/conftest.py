@@ -118,9 +118,9 @@ def stand_ins(desk, monkeypatch) -> None:
         sampling = SamplingConfig(**rest[0].model_dump() | {"num_inference_steps": 4})
         less = {
             "steps": 2,
-            "batch_size": 8,
+            "batch_size": 4,
             "images_per_prompt": min(2, config.images_per_prompt),
-            "micro_batch_size": 2,
+            "micro_batch_size": 1,
         }
         begin(self, pipe, objective, reward, prompts, TrainingConfig(**config.model_dump() | less), sampling, *rest[1:])
 
@@ -150,5 +150,11 @@ def _loads(own: Any, lora: Path) -> Any:
 
 
 def _quick(own: Any) -> Any:
-    """Take four steps where the caller leaves their number to the pipeline."""
-    return functools.wraps(own)(lambda self, *a, **k: own(self, *a, **{"num_inference_steps": 4} | k))
+    """Draw at most two images, and in four steps where the caller leaves their number to the pipeline."""
+
+    @functools.wraps(own)
+    def call(self: Any, *arguments: Any, **options: Any) -> Any:
+        options["num_images_per_prompt"] = min(2, options.get("num_images_per_prompt") or 1)
+        return own(self, *arguments, **{"num_inference_steps": 4} | options)
+
+    return call

@@ -101,7 +101,7 @@ def test_start_in_five_minutes_is_true(desk, sfumato):
     """That page's commands in order, with fewer updates and pictures."""
     less = ["training.steps=1", "training.batch_size=1", "training.monitor_every=null", "training.lora.rank=2"]
     fewer = [
-        "sampling.num_inference_steps=3",
+        "sampling.num_inference_steps=2",
         "evaluation.prompts=[plant, bug, mammal]",
         "evaluation.images_per_prompt=4",
     ]
