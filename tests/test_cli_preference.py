@@ -145,6 +145,9 @@ def test_bad_pairs_are_one_error_before_any_work(case, tmp_path, sfumato):
 def test_other_mistakes_are_named(data, tmp_path, sfumato):
     done = sfumato("preference", "train", "model=x", f"pairs={tmp_path / 'no.jsonl'}", f"folder={tmp_path / 'out'}")
     assert done.code == 1 and "no.jsonl" in done.err
+    for share in ("[]", "1", "0", "true"):
+        done = sfumato("preference", "train", "model=x", "pairs=x", "folder=y", f"held_out={share}")
+        assert done.code == 1 and "held_out: give files, or a share between 0 and 1, not" in done.err
     done = sfumato("preference", "train", "model=x", "pears=x", "folder=y")
     assert done.code == 1 and "unknown key 'pears': did you mean 'pairs'?" in done.err
     done = sfumato("preference", "train", f"model={tmp_path}", f"pairs={data / 'pairs.jsonl'}", f"folder={tmp_path}")
