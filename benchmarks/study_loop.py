@@ -92,12 +92,10 @@ def steps(plan: Plan) -> list[Step]:
 def _study(
     folder: Path, plan: Plan, run: Path, points: tuple[str, ...], settings: tuple[str, ...], seed: int
 ) -> list[Step]:
-    sources = [f"points.{name}.run={run}" for name in points]
+    sources = "points={" + ", ".join(f"{name}: {{run: {run}}}" for name in points) + "}"
     like = ("--raters", str(plan.raters), "--seed", str(seed), "--measure", plan.measure)
     return [
-        Step(
-            folder / "study.json", ("study", "create", f"name={folder.name}", f"folder={folder}", *sources, *settings)
-        ),
+        Step(folder / "study.json", ("study", "create", f"name={folder.name}", f"folder={folder}", sources, *settings)),
         Step(folder / "simulation.json", ("study", "simulate", str(folder), *like)),
         Step(folder / "analysis" / "report.html", ("study", "analyse", str(folder))),
     ]

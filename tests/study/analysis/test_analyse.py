@@ -11,6 +11,7 @@ from sfumato.cli.study import app
 from sfumato.study import Study
 from sfumato.study.analysis import analyse_study
 from sfumato.study.analysis.automatic import read_automatic
+from sfumato.study.analysis.page import study_page
 from tests.report.synthetic import make_run
 from tests.study.analysis.votes_of import row
 from tests.study.bed import ALL_KINDS, make_study
@@ -42,9 +43,11 @@ def test_the_report_needs_nothing_but_itself_and_says_what_was_found(analysed):
     page = (analysed[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=", page) and "http" not in page.replace("http-equiv", "")
     assert "<b>ask" not in page and "&lt;b&gt;ask" in page
-    assert re.search("<h1>People prefer (tuned|AIG power 2) to base in", page)
-    assert re.search("People (find base more varied than|show no sure difference in variety)", page)
+    assert re.search("<h1>People (prefer (tuned|AIG power 2) to base in|show no sure preference)", page)
     assert re.search(r"raters are simulated: these votes come from a\s+program", page)
+    table = re.search('<table class="figures beside">(.*?)</table>', page, re.S)[1]
+    titles = re.findall('<th scope="col" class="number">(.*?)</th>', table)
+    assert titles == ["Human preference", "Perceived diversity", "Reward", "Gold reward", "Vendi score", "Recall"]
     labels = re.findall(r'<svg viewBox="0 36.*?aria-label="(.*?):', page)
     assert labels == [
         "Perceived diversity against human preference",
@@ -96,6 +99,21 @@ def test_excluded_raters_are_left_out_and_shown_beside(study):
     assert found["excluded"] == {"careless": ["too fast"]} and found["excluded_votes"] == 20
     with pytest.raises(ValueError, match=r"no votes to analyse \(20 are of raters who are left out"):
         analyse_study(study, bad)
+
+
+def test_the_page_says_the_surest_difference_or_that_there_is_none(study):
+    def page(share):
+        rows = [
+            row(("base", "tuned"), int(n % 10 >= share), n, rater=f"r{n % 11}", prompt=f"{n % 7}", kind=kind)
+            for kind in ("pair", "variety")
+            for n in range(77)
+        ]
+        return study_page(analyse_study(study, rows, 100))
+
+    assert re.search(r"<h1>People prefer tuned to base in 90\s%", page(1))
+    assert re.search(r"People find tuned more varied than base in 90\s% of 77 comparisons", page(1))
+    assert re.search(r"<h1>People prefer base to tuned in 82\s%", page(8))
+    assert "<h1>People show no sure preference" in page(5) and "no sure difference in variety" in page(5)
 
 
 def test_a_run_that_is_gone_is_said_and_costs_the_measures_alone(study, tmp_path):

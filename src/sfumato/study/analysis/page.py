@@ -24,6 +24,7 @@ ABOUT = {
     "rating": "How good a picture is",
 }
 PERSON, VARIETY = "human_preference", "perceived_diversity"
+LIKED = ("pair", "rank", "best_of", "rating")
 
 
 def study_page(found: dict[str, Any]) -> str:
@@ -41,6 +42,7 @@ def study_page(found: dict[str, Any]) -> str:
         questions=questions,
         human=_human(found, looks),
         measured=_measured(found, looks),
+        beside=_beside(found, looks),
         looks=looks,
         shape=vocabulary.shape,
         label=lambda name: labels.get(name, name),
@@ -144,7 +146,7 @@ def _changed(question: dict[str, Any]) -> list[tuple[str, float, float]]:
 
 def _human(found: dict[str, Any], looks: dict[str, tuple[str, str]]) -> str:
     """Human preference across and perceived diversity up, if both were asked about."""
-    liked = _by_point(found["questions"], ("pair", "rank", "best_of", "rating"))
+    liked = _by_point(found["questions"], LIKED)
     varied = _by_point(found["questions"], ("variety",))
     shared = [name for name in liked if name in varied]
     if len(shared) < 2:
@@ -176,6 +178,19 @@ def _measured(found: dict[str, Any], looks: dict[str, tuple[str, str]]) -> list[
         if len(known) > 1:
             drawn.append(plane_svg(known, (key, axes[1]), looks))
     return drawn
+
+
+def _beside(found: dict[str, Any], looks: dict[str, tuple[str, str]]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Columns of figures by point: what people say, and the run's axes, gold and recall; each by its label."""
+    points, axes = found["automatic"]["points"], found["automatic"]["axes"]
+    columns = {
+        vocabulary.metric(PERSON).label: _by_point(found["questions"], LIKED),
+        vocabulary.metric(VARIETY).label: _by_point(found["questions"], ("variety",)),
+    }
+    for key in dict.fromkeys([axes[0], "gold", axes[1], "recall"]) if axes else ():
+        own = {name: point["metrics"][key] for name, point in points.items() if key in point["metrics"]}
+        columns[vocabulary.metric(key).label] = {name: own[name] for name in looks if name in own}
+    return {label: own for label, own in columns.items() if own}
 
 
 def _rules(rules: dict[str, float | None]) -> list[str]:
