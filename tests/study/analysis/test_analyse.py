@@ -43,7 +43,7 @@ def test_the_report_needs_nothing_but_itself_and_says_what_was_found(analysed):
     page = (analysed[0] / "report.html").read_text()
     assert not re.search(r"(src|href)=", page) and "http" not in page.replace("http-equiv", "")
     assert "<b>ask" not in page and "&lt;b&gt;ask" in page
-    assert re.search("<h1>People (prefer (tuned|AIG power 2) to base in|show no sure preference)", page)
+    assert re.search("<h1>Simulated raters (prefer (tuned|AIG power 2) to base in|show no sure preference)", page)
     assert re.search(r"raters are simulated: these votes come from a\s+program", page)
     table = re.search('<table class="figures beside">(.*?)</table>', page, re.S)[1]
     titles = re.findall('<th scope="col" class="number">(.*?)</th>', table)

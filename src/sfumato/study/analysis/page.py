@@ -35,7 +35,8 @@ def study_page(found: dict[str, Any]) -> str:
     """
     labels = {name: point["label"] for name, point in found["automatic"]["points"].items()}
     looks = _looks(found, labels)
-    questions = [_question(question, labels) for question in found["questions"]]
+    who = "Simulated raters" if found["simulated"] == len(found["rater_table"]) else "People"
+    questions = [_question(question, labels, who) for question in found["questions"]]
     return template("study.html").render(
         found=found,
         title=questions[0]["sentence"].rstrip("."),
@@ -77,7 +78,7 @@ def _scores(question: dict[str, Any]) -> list[dict[str, Any]]:
     return question["ratings"] if question["kind"] == "rating" else question["strengths"]["points"]
 
 
-def _question(question: dict[str, Any], labels: dict[str, str]) -> dict[str, Any]:
+def _question(question: dict[str, Any], labels: dict[str, str], who: str) -> dict[str, Any]:
     """A question as the page shows it: a sentence, the points on one track, the matrix of who beats whom."""
     order = _points(question)
     rows = sorted(_scores(question), key=lambda row: -row["mean"])
@@ -86,7 +87,7 @@ def _question(question: dict[str, Any], labels: dict[str, str]) -> dict[str, Any
     bars = [{"mean": r["share"], "low": r["clustered_low"], "high": r["clustered_high"]} for r in foreseen]
     return {
         **question,
-        "sentence": _sentence(question, labels),
+        "sentence": f"{who} {_sentence(question, labels)}.",
         "order": order,
         "rows": list(zip(rows, places, strict=True)),
         "foreseen": list(zip(foreseen, track([*bars, {"mean": 0.5}])[:-1], strict=True)) if foreseen else [],
@@ -97,21 +98,21 @@ def _question(question: dict[str, Any], labels: dict[str, str]) -> dict[str, Any
 
 
 def _sentence(question: dict[str, Any], labels: dict[str, str]) -> str:
-    """The difference of two points that is surest."""
+    """What raters do, by the difference of two points that is surest."""
     known = [row for row in _pairs(question) if row["p_adjusted"] is not None]
     rating = question["kind"] == "rating"
     best = min(known, key=lambda row: (row["p_adjusted"], row["p"]), default=None)
     if best is None or best["p_adjusted"] >= SURE:
-        return f"People show no sure {UNSURE.get(question['kind'], 'preference')}."
+        return f"show no sure {UNSURE.get(question['kind'], 'preference')}"
     turned = best["mean"] < 0 if rating else best["share"] < 0.5
     a, b = (labels.get(best[side], best[side]) for side in (("b", "a") if turned else ("a", "b")))
     said = VERBS.get(question["kind"], PREFER).format(a=a, b=b)
     if rating:
-        return f"People {said}."
+        return said
     share, low, high = (best[key] for key in ("share", "clustered_low", "clustered_high"))
     share, low, high = (1 - share, 1 - high, 1 - low) if turned else (share, low, high)
     of = f"{percent(share)} of {plural(best['votes'], 'comparison')}"
-    return f"People {said} in {of} ({percent(low)} to {percent(high)})."
+    return f"{said} in {of} ({percent(low)} to {percent(high)})"
 
 
 def _pairs(question: dict[str, Any]) -> list[dict[str, Any]]:
