@@ -50,6 +50,27 @@ def test_the_gradient_at_a_step_is_that_of_finite_differences(penalty):
 
 
 @EVERY_PENALTY
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointed"])
+def test_the_gradient_along_a_trajectory_is_that_of_finite_differences(penalty, checkpointing):
+    """All steps carry gradient, so that a step's penalty depends on earlier ones by way of x_t."""
+    batch, size = noisy_batch(Terms({"it": penalty(1.0)}), steps=3), 2e-6
+    if checkpointing:
+        denoiser(batch.pipe).enable_gradient_checkpointing()
+        denoiser(batch.pipe).train()
+    parameters = trainable(denoiser(batch.pipe))
+
+    (outcome,) = Draft(3).outcomes(batch)
+    gradient = torch.cat([g.flatten() for g in torch.autograd.grad(outcome.loss, parameters)])
+    start = parameters_to_vector(parameters).detach()
+    direction, ends = gradient / gradient.norm(), []
+    for shift in (size, -size):
+        vector_to_parameters(start + shift * direction, parameters)
+        (outcome,) = Draft(3).outcomes(batch)
+        ends.append(outcome.loss.item())
+    assert (ends[0] - ends[1]) / (2 * size) == pytest.approx(float(gradient.norm()), rel=1e-4)
+
+
+@EVERY_PENALTY
 @pytest.mark.parametrize("span", [(0.0, 1.0), (0.0, 0.4), (0.5, 1.0), None])
 def test_an_objective_and_its_penalties_look_at_each_step_once(penalty, span):
     """Of four steps the last two carry the reward's gradient; what they do not look at is run again."""

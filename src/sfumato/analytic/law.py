@@ -18,6 +18,7 @@ from torch import Tensor
 from sfumato.analytic.probe import probed_law
 from sfumato.analytic.steps import AffineStep, affine_steps, has_affine_steps
 from sfumato.pipelines.clocks import denoised_timesteps, read_grid
+from sfumato.pipelines.stochastic import LEAST
 from sfumato.schedules import Schedule
 from sfumato.schedules import schedule as make_schedule
 
@@ -128,7 +129,7 @@ def trajectory_kl(
 
     rows = []
     for index, (mean, variance) in enumerate(_propagate(steps, denoise, scheduler, worlds[0])):
-        if index == len(steps) or steps[index].noise == 0.0:
+        if index == len(steps) or steps[index].noise <= LEAST:
             continue
         step = steps[index]
         base, tuned = _posterior(worlds[0], worlds[1], step.alpha, step.sigma), denoise(index, step.alpha, step.sigma)

@@ -1,6 +1,7 @@
 """Penalties that hold a tuned model near its base, step by step along its own trajectory.
 
-The gradient passes through the tuned model's prediction alone; the base model's, at the same x_t, is a constant.
+Their gradient is exact: it goes to the tuned model's weights, and by way of x_t, where earlier steps carry gradient, to
+those steps; the base's weights are constants.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from sfumato.pipelines.plan import planned_steps
 from sfumato.pipelines.predictions import predicted_original, prediction_type
 from sfumato.pipelines.rollout import Step
-from sfumato.pipelines.stochastic import planned_stochastic_steps, step_mean, step_std, transition_kl
+from sfumato.pipelines.stochastic import LEAST, planned_stochastic_steps, step_mean, step_std, transition_kl
 from sfumato.training.objective import Objective
 from sfumato.training.spans import check_span, steps_within
 from sfumato.training.terms import Trajectory
@@ -78,7 +79,7 @@ class GaussianKL:
         pipe, base = trajectory.batch.pipe, trajectory.base(tuned.index)
         std = step_std(pipe, tuned)
         mean, other = (step_mean(pipe, tuned, step.prediction) for step in (tuned, base))
-        return transition_kl(mean, other, torch.where(std > 0, std, math.inf)).mean()
+        return transition_kl(mean, other, torch.where(std > LEAST, std, math.inf)).mean()
 
 
 @dataclass(frozen=True)

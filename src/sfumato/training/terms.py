@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 class Trajectory:
     """A recorded rollout beside the base model's predictions at the same x_t, which are computed once each.
 
+    Where x_t carries gradient, because earlier steps do, the base's prediction passes it on to x_t, as the tuned one's
+    does. Were it a constant there, the two, nearly equal functions of x_t, would not cancel, and what is
+    descended would not be their distance.
+
     Args:
         batch: what was sampled.
         sampled: the rollout; it may begin after the first step of the sampler, or stop before the last.
@@ -36,12 +40,40 @@ class Trajectory:
         self.base = cache(self._base)
 
     def _base(self, index: int) -> Step:
+        place = index - self.sampled.steps[0].index
+        sample = self.sampled.steps[place].sample
+
+        def pull(grad: torch.Tensor) -> torch.Tensor:
+            x = sample.detach().requires_grad_()
+            with self.batch.base():
+                again = replay(self.batch.pipe, self.sampled, place, grad=True, sample=x)
+                return torch.autograd.grad(again.prediction, x, grad)[0]
+
         with self.batch.base():
-            return replay(self.batch.pipe, self.sampled, index - self.sampled.steps[0].index)
+            base = replay(self.batch.pipe, self.sampled, place)
+        if not sample.requires_grad:
+            return base
+        return replace(base, prediction=_Pulled.apply(sample, base.prediction, pull))
 
     def within(self, span: tuple[float, float]) -> list[int]:
         """The steps in a span of progress, up to the last that was sampled."""
         return [index for index in steps_within(span, self.count) if index <= self.sampled.steps[-1].index]
+
+
+class _Pulled(torch.autograd.Function):
+    """A known value of a function of x, whose gradient is pulled back to x only when it is asked for.
+
+    So it holds no activations; and a denoiser that checkpoints its own recomputes them with the weights it had then.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, value: torch.Tensor, pull: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+        ctx.pull = pull
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
+        return ctx.pull(grad), None, None
 
 
 class StepPenalty(Protocol):
