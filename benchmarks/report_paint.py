@@ -5,7 +5,7 @@
 
 The run is made up, with pictures about as detailed as emoji-64's. Every opening is in a new browser. Times count from
 the start of navigation: the first paint, the frontier drawn and ready to be clicked, every part built; and the longest
-stretch in which the page could not answer. Needs chromium and chromedriver: `.ci/install-browser`.
+stretch in which the page could not answer. Needs chromium and chromedriver: `.ci/install-packages`.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ def find_browser(environment: Mapping[str, str] = os.environ) -> tuple[str, str]
     driver = shutil.which("chromedriver")
     if chromium and driver:
         return chromium, driver
-    message = "the browser tests need chromium and chromedriver: run .ci/install-browser"
+    message = "the browser tests need chromium and chromedriver: run .ci/install-packages"
     if environment.get("CI") == "true":
         pytest.fail(message)
     pytest.skip(message)

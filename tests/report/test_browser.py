@@ -190,9 +190,9 @@ def test_a_report_without_pictures_opens_without_an_error(browser, tmp_path):
 
 def test_a_missing_browser_fails_in_ci_and_skips_elsewhere(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(pytest.fail.Exception, match="install-browser"):
+    with pytest.raises(pytest.fail.Exception, match="install-packages"):
         find_browser({"CI": "true"})
-    with pytest.raises(pytest.skip.Exception, match="install-browser"):
+    with pytest.raises(pytest.skip.Exception, match="install-packages"):
         find_browser({})
 
 

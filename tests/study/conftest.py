@@ -14,6 +14,7 @@ from sfumato.study import Study
 from sfumato.study.server.app import create_app
 from sfumato.study.store import Store
 from tests.study.bed import make_study
+from tests.study.postgres import Postgres
 
 FIELD = re.compile(r'name="(form|page|vote)" value="([^"]*)"')
 
@@ -64,3 +65,11 @@ def app(store: Store) -> Any:
 @pytest.fixture
 def person(app: Any) -> Person:
     return Person(app)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server."""
+    server = Postgres()
+    yield server
+    server.remove()

@@ -33,7 +33,7 @@ class Store:
         url: of the database, as SQLAlchemy writes it; None for `votes.sqlite3` in the study folder.
 
     Raises:
-        ValueError: the database belongs to another study, or to another version of sfumato.
+        ValueError: there is no such database, or it belongs to another study or another version of sfumato.
         ImportError: PostgreSQL needs an extra.
 
     Attributes:
@@ -45,10 +45,13 @@ class Store:
         self.engine = _engine(sa.make_url(url or f"sqlite:///{study.path.resolve() / 'votes.sqlite3'}"))
         self._sqlite = self.engine.dialect.name == "sqlite"
         self.writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
-        with Session(self.writer) as session, session.begin():
-            if not self._sqlite:
-                session.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-            self.new_admin_token = self._prepare(session)
+        try:
+            with Session(self.writer) as session, session.begin():
+                if not self._sqlite:
+                    session.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+                self.new_admin_token = self._prepare(session)
+        except sa.exc.OperationalError as error:
+            raise ValueError(f"cannot open the database: {' '.join(str(error.orig).split())}") from None
         self._batches = Batches(self.writer) if self._sqlite else None
 
     @contextmanager
