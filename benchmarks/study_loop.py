@@ -3,10 +3,11 @@
     python benchmarks/study_loop.py            # about 15 minutes on one core; an interrupted loop continues
     python benchmarks/study_loop.py --table    # only show what there is
 
-Nobody is asked: raters are simulated, they like pictures by the gold score of the bundled judge, which no training sees
-except through their votes, and find sets varied by their Vendi score. So it is known what the second study should find.
-It starts from an evaluated run (`sfumato run emoji64-frontier`, or --start), whose pictures the first study shows; the
-second study shows other prompts. Every step is a command that is printed. Results are in docs/study-analysis.md.
+Nobody is asked: raters are simulated, they like the house style as emoji-64's bundled preference measures it, which no
+training sees except through their votes, and find sets varied by their Vendi score. So it is known what the second
+study should find. It starts from an evaluated run (`sfumato run emoji64-frontier`, or --start), whose pictures the
+first study shows; the second study shows other prompts. Every step is a command that is printed. Results are in
+docs/study-analysis.md.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Plan:
         shown: its operating points in the first study.
         first: settings of the first study.
         raters: in either study.
-        measure: what they like.
+        measures: the score that they like by, as the start and as the run on the learned reward call it.
         learning: settings of the reward.
         recipe: of the training and evaluation on that reward, and what it changes.
         second: settings of the second study.
@@ -52,13 +53,14 @@ class Plan:
     shown: tuple[str, ...] = SHOWN
     first: tuple[str, ...] = ("questions=[{kind: pair, repeats: 3}]", f"prompts=[{FIRST}]", "votes_per_item=2")
     raters: int = 45
-    measure: str = "gold"
+    measures: tuple[str, str] = ("reward", "house")
     learning: tuple[str, ...] = (f"model={scorer_path()}", "held_out=0.25")
     recipe: tuple[str, ...] = (
         "emoji64-demo",
         "variants={}",
         "training.steps=40",
         "training.checkpoint_every=10",
+        "evaluation.rewards={house: {name: preference, model: emoji64}}",
         f"evaluation.points={POINTS}",
     )
     second: tuple[str, ...] = ("questions=[{kind: pair, repeats: 3}, {kind: variety}]", "votes_per_item=5")
@@ -78,22 +80,22 @@ def steps(plan: Plan) -> list[Step]:
         plan.folder / name for name in ("first", "pairs.jsonl", "reward", "run", "second")
     )
     return [
-        *_study(first, plan, plan.start, plan.shown, plan.first, seed=0),
+        *_study(first, plan, plan.start, plan.shown, plan.first, number=0),
         Step(pairs, ("study", "export", str(first), "--pairs", str(pairs))),
         Step(reward / "evaluation.json", ("preference", "train", f"pairs={pairs}", f"folder={reward}", *plan.learning)),
         Step(
             run / "evaluation" / "frontier.json",
             ("run", *plan.recipe, "reward.name=preference", f"reward.model={reward}", f"run={run}"),
         ),
-        *_study(second, plan, run, TUNED, plan.second, seed=1),
+        *_study(second, plan, run, TUNED, plan.second, number=1),
     ]
 
 
 def _study(
-    folder: Path, plan: Plan, run: Path, points: tuple[str, ...], settings: tuple[str, ...], seed: int
+    folder: Path, plan: Plan, run: Path, points: tuple[str, ...], settings: tuple[str, ...], number: int
 ) -> list[Step]:
     sources = "points={" + ", ".join(f"{name}: {{run: {run}}}" for name in points) + "}"
-    like = ("--raters", str(plan.raters), "--seed", str(seed), "--measure", plan.measure)
+    like = ("--raters", str(plan.raters), "--seed", str(number), "--measure", plan.measures[number])
     return [
         Step(folder / "study.json", ("study", "create", f"name={folder.name}", f"folder={folder}", sources, *settings)),
         Step(folder / "simulation.json", ("study", "simulate", str(folder), *like)),

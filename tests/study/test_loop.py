@@ -31,7 +31,7 @@ def plan(world, tmp_path):
         shown=("base", "tuned", "kl"),
         first=("questions=[{kind: pair, repeats: 4}]", "votes_per_item=2"),
         raters=8,
-        measure="reward",
+        measures=("reward", "reward"),
         learning=(
             f"model={save_tiny_clip(tmp_path / 'clip')}",
             "held_out=0.25",
