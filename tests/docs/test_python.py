@@ -5,7 +5,6 @@ What stands in for what is in `conftest.stand_ins`; nothing else of the library 
 
 import pytest
 
-import sfumato
 from sfumato.metrics import build_extractor
 from sfumato.rewards import build_reward
 from tests import tiny
@@ -16,18 +15,16 @@ WITH_PYTHON = [page for page in PAGES if any(block.language == "python" for bloc
 
 def taken_for_granted(page: str) -> dict:
     """The names that a page says the reader has."""
-    pipe = tiny.pipeline("sd", lora=page == "docs/choosing.md")
-    search = {"reward": build_reward("colourfulness"), "features": build_extractor("judge", device="cpu")}
-    names = {
-        "docs/guidance.md": {"pipe": pipe},
-        "docs/choosing.md": {"pipe": pipe, **search, "prompts": ["a", "b"], "others": ["c", "d"]},
-    }
-    return names.get(page, {})
+    if page == "docs/guidance.md":
+        return {"pipe": tiny.pipeline("sd")}
+    if page == "docs/choosing.md":
+        measures = {"reward": build_reward("colourfulness"), "features": build_extractor("judge", device="cpu")}
+        return {"pipe": tiny.pipeline("sd", lora=True), "prompts": ["a", "b"], "others": ["c", "d"], **measures}
+    return {}
 
 
 @pytest.mark.parametrize("page", WITH_PYTHON)
 def test_python_runs(page, stand_ins, desk):
-    sfumato.rollout  # noqa: B018  the lazy names are there before a page replaces a module of the same name
     space = {"__name__": "documentation", **taken_for_granted(page)}
     for block in blocks(page):
         if block.language == "python" and not block.excuse:
