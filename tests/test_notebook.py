@@ -65,14 +65,15 @@ def test_reward_alone_leaves_one_picture(found):
 
 
 def test_trainings_end_where_they_should(found):
-    """Adjoint Matching near the tilt; DRaFT with the penalty at one mean, near argmax r, whatever β."""
+    """Adjoint Matching near the tilt; DRaFT with the penalty between it and the base, the farther the smaller β."""
     world, reward = gaussian(0.5, 0.08**2), QuadraticReward(linear=141.875, curvature=243.75)
     for beta in (0.25, 1.0, 4.0):
         best = tilt(world, reward, beta).world
         mean, spread = found["trained"][f"Adjoint Matching, {beta}"]
         assert mean == pytest.approx(best.mean.item(), abs=0.015)
         assert best.variance.item() ** 0.5 - 0.002 < spread < best.variance.item() ** 0.5 + 0.03
-        assert found["trained"][f"DRaFT + KL, {beta}"][0] == pytest.approx(141.875 / 243.75, abs=0.015)
+    means = [found["trained"][f"DRaFT + KL, {beta}"][0] for beta in (4.0, 1.0, 0.25)]
+    assert 0.498 < means[0] < means[1] < means[2] - 0.01 < 0.55
 
 
 def test_the_knobs_stand_in_the_order_that_the_text_tells(found):
