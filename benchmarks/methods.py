@@ -118,10 +118,12 @@ def peak() -> int:
 
 def table(recipes: list[str]) -> str:
     head = "| method | updates | CPU s | GiB | " + " | ".join(f"{name}, change" for name in SHOWN)
-    lines = [head + " | reward, AIG 2 | vendi, AIG 2 | control: reward, change |", "|---" * (7 + len(SHOWN)) + "|"]
+    lines = [head + " | " + " | ".join(f"{name}, AIG 2" for name in SHOWN)]
+    lines[0] += " | control: reward, change |"
+    lines.append("|---" * (5 + 2 * len(SHOWN)) + "|")
     for recipe in recipes:
         if not all((folder(recipe, kind) / "evaluation" / "frontier.json").exists() for kind in ("tuned", "control")):
-            lines.append(f"| {recipe} | not run |" + " |" * (5 + len(SHOWN)))
+            lines.append(f"| {recipe} | not run |" + " |" * (3 + 2 * len(SHOWN)))
             continue
         run, measured = Run.load(folder(recipe, "tuned")), frontier(recipe, "tuned")
         updates = sum(record["update"] > 0 for record in run.training_metrics("tuned"))
@@ -129,7 +131,7 @@ def table(recipes: list[str]) -> str:
         cells = [recipe.removeprefix("emoji64-"), str(updates), f"{cost['seconds']:.0f}", f"{cost['gib']:.2f}"]
         cells += [change(measured, name) for name in SHOWN]
         guided = next(point for point in measured["points"] if point["definition"]["kind"] == "guidance")
-        cells += [interval(guided["metrics"][name]) for name in ("reward", "vendi")]
+        cells += [interval(guided["metrics"][name]) for name in SHOWN]
         controls = sorted(path.parents[1].name for path in RUNS.glob(f"{recipe}-control*/evaluation/frontier.json"))
         cells.append(
             "; ".join(change(frontier(recipe, name.removeprefix(f"{recipe}-")), "reward") for name in controls)
