@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,12 +49,20 @@ class Postgres:
 
     def start(self) -> None:
         """Start it; after a kill it recovers what was committed."""
-        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder}"
+        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
         self._run("pg_ctl", "-o", settings, "-l", str(self.folder / "log"), "-w", "-t", "60", "start")
 
     def kill(self) -> None:
-        """kill -9 of the server; its children end by themselves."""
-        os.kill(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        """kill -9 of the server and all its processes, as the power would: what was only in memory is gone."""
+        lock = self.folder / "data" / "postmaster.pid"
+        parent = int(lock.read_text().split()[0])
+        processes = [parent, *map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())]
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        while any(map(_runs, processes)):
+            time.sleep(0.005)
+        lock.unlink()
 
     def new_database(self, name: str) -> str:
         """Make a database, and give its URL."""
@@ -75,3 +85,11 @@ class Postgres:
             result = subprocess.run(command, cwd=self.folder, stdout=log, stderr=log, check=False)
             log.seek(0)
             assert result.returncode == 0, log.read()
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and more than an entry that its parent has not read."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 import sqlalchemy as sa
 
-from sfumato.study import voting
+from sfumato.study import Study, voting
 from sfumato.study.export import vote_rows, write_pairs
 from sfumato.study.models import Assignment, StudyRow, Vote
 from sfumato.study.store import Store, add_slots
@@ -138,12 +138,16 @@ def test_a_job_that_fails_leaves_nothing_and_harms_no_other(opened):
         opened.write(join_and_fail)
     take_part(opened, "somebody", votes=2)
     with opened.read() as session:
-        assert not voting.is_rater(session, "nobody") and voting.is_rater(session, "somebody")
+        assert not voting.state(session, "nobody").joined and voting.state(session, "somebody").joined
 
 
 def test_a_database_of_another_study_or_version_is_refused(opened, url, tmp_path):
     with pytest.raises(ValueError, match="another study"):
         Store(make_study(tmp_path / "other", questions=PAIRS), url)
+    rules = (opened.study.path / "study.yaml").read_text(encoding="utf-8")
+    (opened.study.path / "study.yaml").write_text(rules.replace("seconds: 1.0", "seconds: 0.5"), encoding="utf-8")
+    with pytest.raises(ValueError, match="exclusion rules, which are fixed"):
+        Store(Study.load(opened.study.path), url)
     opened.write(lambda session: session.execute(sa.update(StudyRow).values(schema_version=99)))
     with pytest.raises(ValueError, match="tables of version 99, and this sfumato reads version 1"):
         Store(opened.study, url)

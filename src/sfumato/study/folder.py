@@ -124,8 +124,9 @@ class Study:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Names the study, so that votes are never taken for those of another."""
-        return hashlib.sha256(self.items_path.read_bytes()).hexdigest()
+        """Names the items and the exclusion rules, so that votes are never taken for those of another study."""
+        rules = self.config.exclusion.model_dump_json()
+        return hashlib.sha256(self.items_path.read_bytes() + rules.encode()).hexdigest()
 
     def question(self, item: Item) -> Question:
         """The question that an item asks."""

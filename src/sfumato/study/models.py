@@ -85,11 +85,7 @@ class Assignment(Base):
     position: Mapped[int | None]
     claimed_at: Mapped[float | None]
     voted: Mapped[bool] = mapped_column(default=False)
-    __table_args__ = (
-        UniqueConstraint("item", "slot"),
-        UniqueConstraint("rater", "item"),
-        UniqueConstraint("rater", "position"),
-    )
+    __table_args__ = (UniqueConstraint("item", "slot"),)
 
 
 class Vote(Base):
@@ -115,5 +111,8 @@ class Vote(Base):
     undone_at: Mapped[float | None]
 
 
-Index("ix_sfumato_free", Assignment.slot, Assignment.shuffle, **_where(Assignment.rater.is_(None)))
+FREE = Assignment.rater.is_(None)
+Index("ix_sfumato_free", Assignment.slot, Assignment.shuffle, **_where(FREE))
+Index("ix_sfumato_seen", Assignment.rater, Assignment.item, unique=True, **_where(~FREE))
+Index("ix_sfumato_position", Assignment.rater, Assignment.position, unique=True, **_where(~FREE))
 Index("ix_sfumato_live", Vote.assignment, unique=True, **_where(Vote.undone_at.is_(None)))

@@ -104,7 +104,10 @@ class Store:
                 "sfumato that made them"
             )
         if fingerprint != self.study.fingerprint:
-            raise ValueError(f"the database has the votes of another study than {self.study.path}: name another one")
+            raise ValueError(
+                f"the database has votes of another study than {self.study.path}, or of this one with other items or "
+                "exclusion rules, which are fixed once there can be votes: name another database"
+            )
 
 
 def add_slots(session: Session, study: Study, more: int) -> None:

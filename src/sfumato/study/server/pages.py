@@ -69,11 +69,10 @@ class RaterPages:
     def consent(self, request: Request) -> Response:
         """What it is about, and the button that begins; who has begun goes on."""
         rater = self._visitor(request)
-        with self._store.read() as session:
-            joined, is_open = rater is not None and voting.is_rater(session, rater), voting.is_open(session)
-        if joined:
+        state = self._state(rater or "")
+        if state.joined:
             return self._to(request, "/item")
-        if not is_open:
+        if not state.open:
             return self._render(request, "message.html", heading="closed", text="closed_text", rater=None)
         rater = rater or new_rater()
         config = self._study.config
@@ -94,20 +93,15 @@ class RaterPages:
         if (rater := self._visitor(request)) is None:
             return self._to(request, "/")
         with self._store.read() as session:
-            if not voting.is_rater(session, rater):
-                return self._to(request, "/")
-            held, is_open = voting.held(session, rater), voting.is_open(session)
-            done, last = voting.answered(session, rater), voting.last_key(session, rater)
-        if not held and is_open:
+            state, held = voting.state(session, rater), voting.held(session, rater)
+        if not state.joined:
+            return self._to(request, "/")
+        if not held and state.open:
             held = self._store.write(lambda session: voting.give(session, self._study, rater))
-        common: dict[str, Any] = {
-            "rater": rater,
-            "last": last,
-            "form": self._signer.form(rater),
-            "link": self._link(request, rater),
-        }
-        if not held or not is_open:
-            heading, text = ("done", "done_text") if is_open else ("closed", "closed_text")
+        signed = {"form": self._signer.form(rater), "link": self._link(request, rater)}
+        common: dict[str, Any] = {"rater": rater, "last": state.last_key, **signed}
+        if not held or not state.open:
+            heading, text = ("done", "done_text") if state.open else ("closed", "closed_text")
             return self._render(request, "message.html", heading=heading, text=text, **common)
         item, turn = self._study.items[held[0].item], held[0].turn
         return self._render(
@@ -118,8 +112,8 @@ class RaterPages:
             options=[item.options[index].images for index in item.order(turn)],
             letters=LETTERS,
             page=self._signer.page(rater, held[0]),
-            number=done + 1,
-            total=max(self._total(), done + 1),
+            number=state.answered + 1,
+            total=max(self._total(), state.answered + 1),
             ahead=[name for later in held[1:] for name in _images(self._study.items[later.item])],
             **common,
         )
@@ -154,9 +148,8 @@ class RaterPages:
         """A personal link."""
         self._limits.joining.take(_address(request))
         rater = self._signer.rater(token)
-        with self._store.read() as session:
-            if rater is None or not voting.is_rater(session, rater):
-                raise PageError(404, "error_link")
+        if rater is None or not self._state(rater).joined:
+            raise PageError(404, "error_link")
         return self._signed_in(request, self._to(request, "/item"), rater)
 
     def ask_to_forget(self, request: Request) -> Response:
@@ -176,6 +169,10 @@ class RaterPages:
 
     def _visitor(self, request: Request) -> str | None:
         return self._signer.rater(request.cookies.get(COOKIE))
+
+    def _state(self, rater: str) -> voting.State:
+        with self._store.read() as session:
+            return voting.state(session, rater)
 
     def _owner(self, request: Request, sent: Signed) -> str:
         """Who sent a form, which must be from a page that was made for them."""
