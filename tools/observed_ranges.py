@@ -38,7 +38,7 @@ def observed(info: RewardInfo, images: torch.Tensor, prompts: list[str]) -> str:
     """From the 5 % to the 95 % quantile, in words; raises what building or scoring raises."""
     parameters = inspect.signature(info.build).parameters.values()
     needed = {parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty}
-    bundled = {name: BUNDLED for name in needed & {"model", "weights"}}
+    bundled = dict.fromkeys(needed & {"model", "weights"}, BUNDLED)
     reward = build_reward({"name": info.name, **bundled})
     check_prompts(reward, prompts)
     with torch.no_grad():
