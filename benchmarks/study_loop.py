@@ -52,7 +52,7 @@ class Plan:
     start: Path = Path("runs/emoji64-frontier")
     shown: tuple[str, ...] = SHOWN
     first: tuple[str, ...] = ("questions=[{kind: pair, repeats: 3}]", f"prompts=[{FIRST}]", "votes_per_item=2")
-    raters: int = 45
+    raters: int = 60
     measures: tuple[str, str] = ("reward", "house")
     learning: tuple[str, ...] = (f"model={scorer_path()}", "held_out=0.25")
     recipe: tuple[str, ...] = (
@@ -63,7 +63,10 @@ class Plan:
         "evaluation.rewards={house: {name: preference, model: emoji64}}",
         f"evaluation.points={POINTS}",
     )
-    second: tuple[str, ...] = ("questions=[{kind: pair, repeats: 3}, {kind: variety}]", "votes_per_item=5")
+    second: tuple[str, ...] = (
+        "questions=[{kind: pair, repeats: 3}, {kind: variety, set_size: 6, repeats: 2}]",
+        "votes_per_item=8",
+    )
 
 
 @dataclass(frozen=True)
