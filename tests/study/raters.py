@@ -96,10 +96,12 @@ class Rater:
 
     async def take_part(self) -> None:
         """From the first page on."""
-        page = await self._patiently("/")
-        await self._patiently("/join", dict(FIELD.findall(page.text)))
+        await self._join()
         while not self._stopped():
             page = await self._patiently("/item")
+            if page.status == 303:  # the server knows nothing of us
+                await self._join()
+                continue
             fields = dict(FIELD.findall(page.text))
             if "page" not in fields:
                 return
@@ -110,6 +112,11 @@ class Rater:
             if reply.status == 303:
                 took = time.perf_counter() - begun
                 self._acknowledged(Vote(self._http.cookie, fields["page"], answer, time.time(), took))
+
+    async def _join(self) -> None:
+        page = await self._patiently("/")
+        if page.status == 200:
+            await self._patiently("/join", dict(FIELD.findall(page.text)))
 
     async def _patiently(self, path: str, form: dict[str, str] | None = None) -> Reply:
         """A reply that is neither an error of the server's nor a plea for patience."""

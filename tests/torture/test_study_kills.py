@@ -91,8 +91,9 @@ class Campaign:
 
     def wait_for_votes(self, more):
         """Until some more votes were acknowledged, and then for an instant."""
-        wanted = self.votes() + more
+        wanted, patience = self.votes() + more, time.monotonic() + 120
         while self.votes() < wanted:
+            assert time.monotonic() < patience, "nobody votes"
             time.sleep(0.005)
         time.sleep(random.uniform(0, 0.3))
 
