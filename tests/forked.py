@@ -1,4 +1,4 @@
-"""`sfumato ...` in a process of its own that can be killed; torch and diffusers are imported once for all of them.
+"""`sfumato ...` in a process of its own that can be killed; the libraries are imported once for all of them.
 
 Processes are forked from a server that has imported the libraries and done nothing else.
 """
@@ -15,7 +15,15 @@ from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
-    ["sfumato.experiment", "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion", "tests.tiny"]
+    [
+        "sfumato.experiment",
+        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+        "tests.tiny",
+        "sfumato.study.server.app",
+        "uvicorn",
+        "psycopg",
+        "tests.study.raters",
+    ]
 )
 
 

@@ -4,7 +4,6 @@ The raters keep their own log of what was acknowledged. The same harness loses v
 so it would see a loss.
 """
 
-import multiprocessing
 import random
 import secrets
 import socket
@@ -21,14 +20,13 @@ from sfumato.study.models import StudyRow
 from sfumato.study.models import Vote as Row
 from sfumato.study.server.security import Signer
 from sfumato.study.store import Store
+from tests import forked
 from tests.study.bed import make_pictures, make_study
 from tests.study.postgres import Postgres
 from tests.study.raters import read_log, run_raters
 
 pytestmark = pytest.mark.torture
 RATERS, KILLS, DATABASE_KILLS, PAUSE = 100, 50, 12, 0.5
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sfumato.study.server.app", "uvicorn", "tests.study.raters", "psycopg"])
 
 
 class Early(Batches):
@@ -63,11 +61,12 @@ def serve(folder, url, port, durable):
 class Campaign:
     """Raters who go on voting while something is killed again and again."""
 
-    def __init__(self, folder, url=None, durable=True):
+    def __init__(self, folder, url, durable):
         settings = {"questions": [{"kind": "pair", "repeats": 20}], "votes_per_item": RATERS, "items_per_rater": None}
         points = make_pictures(folder / "pictures", images=20)
         self.study = make_study(folder, points=points, **settings)
         self.url, self.durable, self.log, self.stop = url, durable, folder / "acknowledged.jsonl", folder / "stop"
+        self._log, self._processes = folder / "output", []
         Store(self.study, url).close()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -129,9 +128,15 @@ class Campaign:
         assert len({vote.page for vote in acknowledged}) == len(acknowledged)
         return len(acknowledged), lost, wrong
 
+    def remove(self):
+        """Leave no process behind, however it ended."""
+        for process in self._processes:
+            process.kill()
+            process.join()
+
     def _start(self, function, *arguments):
-        process = CONTEXT.Process(target=function, args=arguments, daemon=True)
-        process.start()
+        process = forked.start(function, *arguments, log=self._log)
+        self._processes.append(process)
         return process
 
 
@@ -157,6 +162,19 @@ def kill_database(campaign, postgres, kills):
     return campaign.check()
 
 
+@pytest.fixture
+def campaign(tmp_path):
+    begun = []
+
+    def begin(url=None, durable=True):
+        begun.append(Campaign(tmp_path, url, durable))
+        return begun[0]
+
+    yield begin
+    for each in begun:
+        each.remove()
+
+
 @pytest.fixture(scope="module")
 def postgres():
     server = Postgres()
@@ -169,28 +187,28 @@ def report(what, kills, found):
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
-def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(database, tmp_path, request):
+def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(database, campaign, request):
     url = request.getfixturevalue("postgres").new_database(secrets.token_hex(8)) if database == "postgresql" else None
-    found = kill_servers(Campaign(tmp_path, url), KILLS)
+    found = kill_servers(campaign(url), KILLS)
     report(f"server on {database}", KILLS, found)
     assert found[0] > 10 * KILLS and found[1:] == (0, 0)
 
 
-def test_no_acknowledged_vote_is_lost_when_postgresql_is_killed(postgres, tmp_path):
+def test_no_acknowledged_vote_is_lost_when_postgresql_is_killed(postgres, campaign):
     url = postgres.new_database(secrets.token_hex(8))
-    found = kill_database(Campaign(tmp_path, url), postgres, DATABASE_KILLS)
+    found = kill_database(campaign(url), postgres, DATABASE_KILLS)
     report("PostgreSQL", DATABASE_KILLS, found)
     assert found[0] > 10 * DATABASE_KILLS and found[1:] == (0, 0)
 
 
-def test_the_harness_sees_losses_where_votes_are_acknowledged_too_early(tmp_path):
-    found = kill_servers(Campaign(tmp_path, durable=False), 10)
+def test_the_harness_sees_losses_where_votes_are_acknowledged_too_early(campaign):
+    found = kill_servers(campaign(durable=False), 10)
     report("server that acknowledges before it commits", 10, found)
     assert found[1] > 0
 
 
-def test_the_harness_sees_losses_of_a_database_that_does_not_flush(postgres, tmp_path):
+def test_the_harness_sees_losses_of_a_database_that_does_not_flush(postgres, campaign):
     url = postgres.new_database(secrets.token_hex(8))
-    found = kill_database(Campaign(tmp_path, url, durable=False), postgres, 8)
+    found = kill_database(campaign(url, durable=False), postgres, 8)
     report("PostgreSQL with synchronous_commit = off", 8, found)
     assert found[1] > 0
