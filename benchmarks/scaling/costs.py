@@ -48,10 +48,10 @@ def draft(steps: int, last_steps: int = 1, kl: bool = False, rows: int = 2) -> F
     Args:
         steps: of the scheduler.
         last_steps: K.
-        kl: whether the base model is compared with at those steps.
+        kl: whether the base model is compared with at those steps, which takes its gradient in x_t but in the first.
         rows: 2 under classifier-free guidance, else 1; so for all methods.
     """
-    return Forwards(rows * (steps - last_steps + kl * last_steps), rows * last_steps)
+    return Forwards(rows * (steps - last_steps + kl * last_steps), rows * (last_steps + kl * (last_steps - 1)))
 
 
 def draft_lv(steps: int, noisings: int = 2, rows: int = 2) -> Forwards:

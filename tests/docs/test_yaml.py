@@ -23,7 +23,8 @@ def entries(text):
 @pytest.mark.parametrize("page", WITH_YAML)
 def test_recipes_are_valid(page, desk, monkeypatch):
     monkeypatch.setattr("sfumato.config.prompts.read_hub", lambda *a: ["a", "b"])
-    monkeypatch.setattr("sfumato.config.prompts.read_set", lambda *a: ["a", "b", "c"])
+    monkeypatch.setattr("sfumato.config.prompts.read_set", lambda name, *a: [f"{name} {i}" for i in "abc"])
+    (desk / "mine.csv").write_text("caption\na cat\na house\n")
     for block in blocks(page):
         if block.language != "yaml":
             continue

@@ -89,8 +89,7 @@ def test_the_penalty_is_that_of_a_loop_by_hand(family, last_steps):
     pipe, base = tiny.pipeline(family, lora=True), tiny.pipeline(family)
     found = outcome(pipe, family, last_steps, kl=0.5)
     images, seen = by_hand(pipe, family, last_steps)
-    with torch.no_grad():
-        base_predictions = [predictor(base, family)(x, t) for x, t, _ in seen[-last_steps:]]
+    base_predictions = [predictor(base, family)(x, t) for x, t, _ in seen[-last_steps:]]
     tuned = torch.stack([prediction for _, _, prediction in seen[-last_steps:]])
     penalty = (tuned - torch.stack(base_predictions)).square().mean()
     assert penalty > 1e-4
