@@ -65,7 +65,7 @@ def serve(
 
     Example: sfumato study serve studies/mine --port 8000
     """
-    with _store(folder, database) as store:
+    with open_store(folder, database) as store:
         token = store.new_admin_token
     if token:
         print(f"admin token (it is not shown again): {token}", file=sys.stderr)
@@ -81,7 +81,7 @@ def admin(folder: Folder, database: Database = None) -> None:
 
     Example: sfumato study admin studies/mine
     """
-    with _store(folder, database) as store:
+    with open_store(folder, database) as store:
         print(store.new_admin_token or store.renew_admin_token())
 
 
@@ -97,7 +97,7 @@ def export(
 
     Example: sfumato study export studies/mine --pairs pairs.jsonl
     """
-    with _store(folder, database) as store:
+    with open_store(folder, database) as store:
         from sfumato.study.export import vote_rows, write_pairs
 
         with store.read() as session:
@@ -111,7 +111,7 @@ def export(
 
 
 @contextmanager
-def _store(folder: Path, database: str | None) -> Iterator[Store]:
+def open_store(folder: Path, database: str | None) -> Iterator[Store]:
     """The votes of a study folder."""
     from sfumato.study import Study
 

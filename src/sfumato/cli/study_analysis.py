@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sfumato.cli.study import Database, Folder, _store, study
+from sfumato.cli.study import Database, Folder, open_store, study
 
 
 @study.command()
@@ -35,7 +35,7 @@ def analyse(
             raise FileNotFoundError(f"there is no {votes}: `sfumato study export STUDY > {votes}` writes it")
         rows = read_jsonl(votes)
     else:
-        with _store(folder, database) as store, store.read() as session:
+        with open_store(folder, database) as store, store.read() as session:
             from sfumato.study.export import vote_rows
 
             rows = vote_rows(session, store.study)
@@ -65,7 +65,7 @@ def simulate(
 
     Example: sfumato study simulate studies/mine --raters 30
     """
-    with _store(folder, database) as store:
+    with open_store(folder, database) as store:
         from sfumato.study.simulate import Preference, simulate_votes
 
         preference = Preference(

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from sfumato.config.recipe import RecipeError, explain, override
+from sfumato.config.recipe import RecipeError, explain, parse_mapping, read_arguments
 from sfumato.config.strict import Strict
-from sfumato.values import parse_yaml
 
 RECIPE = "recipe.yaml"
 HEAD_LR, FULL_LR = 3e-3, 3e-6
@@ -115,15 +113,11 @@ def load_preference_recipe(arguments: Sequence[str]) -> PreferenceRecipe:
     Raises:
         RecipeError: no such file, broken YAML, an unknown or missing key, or a wrong value.
     """
-    files, overrides = list(arguments[:1]), list(arguments[1:])
-    if files and "=" in files[0]:
-        files, overrides = [], list(arguments)
-    values = _read(Path(files[0])) if files else {}
-    override(values, overrides)
+    values, file = read_arguments(arguments, _read)
     try:
         return PreferenceRecipe.model_validate(values)
     except ValidationError as error:
-        where = f"{files[0]}: " if files else ""
+        where = f"{file}: " if file else ""
         raise RecipeError(where + "; ".join(explain(error, PreferenceRecipe))) from None
 
 
@@ -131,10 +125,5 @@ def _read(path: Path) -> dict[str, Any]:
     file = path / RECIPE if path.is_dir() else path
     if not file.is_file():
         raise RecipeError(f"there is no {file}: give a YAML file, a folder begun before, or key=value settings alone")
-    try:
-        values = parse_yaml(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{file} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{file} is empty or not a mapping of keys to values")
+    values = parse_mapping(file.read_text(encoding="utf-8", errors="replace"), str(file))
     return {**values, "folder": str(path)} if path.is_dir() else values

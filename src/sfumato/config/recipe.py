@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -171,13 +171,37 @@ def read_values(source: str | Path) -> dict[str, Any]:
             f"there is no recipe {name!r}: {hint}Give the path of a YAML file, a run folder, or one of the shipped "
             f"recipes ({', '.join(shipped)})"
         )
+    values = parse_mapping(text, name)
+    return {**values, "run": str(run)} if run else values
+
+
+def parse_mapping(text: str, name: str) -> dict[str, Any]:
+    """The keys and values of a YAML text; raises RecipeError, by the name of its file."""
     try:
         values = parse_yaml(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"{name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{name} is empty or not a mapping of keys to values")
-    return {**values, "run": str(run)} if run else values
+    return values
+
+
+def read_arguments(arguments: Sequence[str], read: Callable[[Path], dict[str, Any]]) -> tuple[dict[str, Any], str]:
+    """The values that a command's arguments give, and the file that they come from, empty if there is none.
+
+    Args:
+        arguments: the path of a file, if any; then `key=value`.
+        read: gives the values of the file.
+
+    Raises:
+        RecipeError: an argument that cannot be read, or as `read`.
+    """
+    files, overrides = list(arguments[:1]), list(arguments[1:])
+    if files and "=" in files[0]:
+        files, overrides = [], list(arguments)
+    values = read(Path(files[0])) if files else {}
+    override(values, overrides)
+    return values, files[0] if files else ""
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:

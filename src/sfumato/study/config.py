@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from sfumato.config.recipe import RecipeError, explain, override
+from sfumato.config.recipe import RecipeError, explain, parse_mapping, read_arguments
 from sfumato.config.strict import Strict
-from sfumato.values import parse_yaml
 
 NAME = re.compile(r"[\w.-]{1,64}")
 
@@ -191,12 +189,8 @@ def load_study_config(arguments: Sequence[str]) -> StudyConfig:
     Raises:
         RecipeError: no such file, broken YAML, an unknown or missing key, or a wrong value.
     """
-    files, overrides = list(arguments[:1]), list(arguments[1:])
-    if files and "=" in files[0]:
-        files, overrides = [], list(arguments)
-    values = _read(Path(files[0])) if files else {}
-    override(values, overrides)
-    return parse_study_config(values, files[0] if files else "study")
+    values, file = read_arguments(arguments, _read)
+    return parse_study_config(values, file or "study")
 
 
 def parse_study_config(values: dict[str, Any], where: str) -> StudyConfig:
@@ -210,10 +204,4 @@ def parse_study_config(values: dict[str, Any], where: str) -> StudyConfig:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RecipeError(f"there is no {path}: give a YAML file, or key=value settings alone")
-    try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path} is not valid YAML: {error}") from None
-    if not isinstance(values, dict):
-        raise RecipeError(f"{path} is empty or not a mapping of keys to values")
-    return values
+    return parse_mapping(path.read_text(encoding="utf-8", errors="replace"), str(path))
