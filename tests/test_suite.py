@@ -99,7 +99,9 @@ def test_a_suite_is_run_cell_by_cell_and_continued(suite, sfumato, tmp_path):
     assert first.out.rstrip().endswith(f"results: {page}")
     assert "1 of 3 cells" in page.read_text() and "Not done yet: colour-mild, again." in page.read_text()
     done = (tmp_path / "suite" / "light-mild" / "report.html").stat().st_mtime_ns
+    draws = {path: path.stat().st_mtime_ns for path in (tmp_path / "suite" / "draws").iterdir()}
     assert sfumato("run", tmp_path / "suite").code == 0
+    assert draws == {path: path.stat().st_mtime_ns for path in (tmp_path / "suite" / "draws").iterdir()}
     text = page.read_text()
     assert "3 of 3 cells" in text and "Not done" not in text
     assert (tmp_path / "suite" / "light-mild" / "report.html").stat().st_mtime_ns == done

@@ -15,6 +15,7 @@ RUN/
     sweep.jsonl                a record per micro-batch that was sampled: when, by whom, why
     points.json                what every point is, with which weights and on what it was sampled
     images/POINT/*.png
+    draws/                     what the base model drew, for best-of-n; in a suite beside its cells; may be deleted
     features.safetensors       features of all images, in the order of images.jsonl
     frontier.json              every operating point with its metrics and intervals
     diagnosis.json             whether the model is hacked

@@ -232,6 +232,23 @@ def test_new_weights_make_a_points_pictures_stale(run, experiment, key, reason):
     assert table(run) == before
 
 
+def test_the_base_model_draws_each_candidate_once(run, experiment):
+    """The base's pictures are the first candidates of best-of-2; a draw that is kept is used unless it is damaged."""
+    before, images = table(run), pictures(run)
+    draws = sorted((run.evaluation / "draws").iterdir())
+    untuned = [batch for batch in batches_of(experiment) if batch.point in ("reference", "base", "best-of-2")]
+    assert len(draws) == len(untuned)  # the reference's, the base's, and one candidate more of each of the base's
+    draws[0].write_bytes(draws[0].read_bytes()[:-5])
+    draws[1].unlink()
+    mark = draws[2].stat().st_mtime_ns
+    for point in ("reference", "base", "best-of-2"):
+        shutil.rmtree(run.evaluation / "images" / point)
+    experiment.evaluate()
+    assert table(run) == before and pictures(run) == images
+    assert sorted((run.evaluation / "draws").iterdir()) == draws
+    assert draws[2].stat().st_mtime_ns == mark
+
+
 def test_another_environment_is_said(run, experiment, capsys):
     known = read_json(run.evaluation / "points.json")
     known["environments"][0]["versions"]["torch"] = "1.0"

@@ -47,7 +47,7 @@ class Provenance:
 
     def write(self, pipe: Any) -> None:
         """Write it, with the environment that now samples if it is another one than before; says so then."""
-        environment = self._environment(pipe)
+        environment = self.environment(pipe)
         environments = self.known["environments"]
         if environment not in environments:
             if environments:
@@ -61,7 +61,8 @@ class Provenance:
         points = self.known["points"] | self.points
         write_json(self.path, {"points": points, "environments": environments})
 
-    def _environment(self, pipe: Any) -> dict[str, Any]:
+    def environment(self, pipe: Any) -> dict[str, Any]:
+        """What pictures depend on beside their point and its call."""
         config = pipe.scheduler.config
         environment = {
             "pipeline": self.recipe.pipeline.model_dump(mode="json") | {"class": type(pipe).__name__},

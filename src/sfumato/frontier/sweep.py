@@ -19,16 +19,16 @@ from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from sfumato.config import BestOfPoint, Recipe
+from sfumato.frontier.draws import Drawn, Draws, draw
 from sfumato.frontier.features import batch_features, cache_of
 from sfumato.frontier.plan import REFERENCE, MicroBatch, plan, to_sample, to_score
-from sfumato.frontier.points import OperatingPoint, applied
+from sfumato.frontier.points import OperatingPoint, applied, weights_folder
 from sfumato.frontier.provenance import Provenance
 from sfumato.frontier.table import drop_lost, file_hash, merge, rows_of, why_lost
 from sfumato.images import load_image, save_png
 from sfumato.metrics import Extractor, mean_pairwise_distance
 from sfumato.pipelines.load import process_state
 from sfumato.pipelines.prompts import PromptCache
-from sfumato.pipelines.rollout import rollout
 from sfumato.rewards import Reward, RewardError, score
 from sfumato.runs import Run, append_jsonl, atomic_path
 
@@ -91,9 +91,11 @@ class Sweep:
             pipe: the base pipeline, with no adapter of the run loaded.
             left: of `prepare`, on every process.
         """
+        provenance = Provenance(self.run, self.recipe, self.points)
         if self.state.is_main_process:
-            Provenance(self.run, self.recipe, self.points).write(pipe)
+            provenance.write(pipe)
         self.state.wait_for_everyone()
+        draws = Draws(self.run, self.points, provenance.environment(pipe))
         own = left[self.state.process_index :: self.state.num_processes]
         by_name = {point.name: point for point in [REFERENCE, *self.points]}
         total = sum(len(batch.seeds) for batch, _ in own)
@@ -103,7 +105,7 @@ class Sweep:
                 with applied(pipe, point, self.run) as changes:
                     call = self.recipe.sampling.call(**changes)
                     for batch, why in group:
-                        self._sample(pipe, point, batch, call, why, bar)
+                        self._sample(pipe, point, batch, call, why, draws, bar)
         self.finish()
 
     def score_missing(self) -> None:
@@ -143,11 +145,21 @@ class Sweep:
         return self.run.evaluation / f"{kind}-{self.state.process_index}.jsonl"
 
     def _sample(
-        self, pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], why: str, bar: tqdm
+        self,
+        pipe: Any,
+        point: OperatingPoint,
+        batch: MicroBatch,
+        call: dict[str, Any],
+        why: str,
+        draws: Draws,
+        bar: tqdm,
     ) -> None:
         """Sample a micro-batch; write the pictures, their rows, and a line of the log."""
         start = time.monotonic()
-        drawn = _draw(pipe, point, batch, call, self.instruments.rewards["reward"])
+        if weights_folder(point, self.run) is not None:
+            drawn, extra = draw(pipe, batch.prompt, batch.seeds, call), [{} for _ in batch.seeds]
+        else:
+            drawn, extra = _untuned(pipe, point, batch, call, draws, self.instruments.rewards["reward"])
         scores = self._scores(drawn.images, batch.prompt)
         labels = self.instruments.labels(drawn.images) if self.instruments.labels else [{} for _ in batch.seeds]
         rows = []
@@ -157,7 +169,7 @@ class Sweep:
                 save_png(drawn.images[i], temporary)
             row = {"point": batch.point, "prompt": batch.prompt, "seed": seed, "file": file, "sha256": file_hash(path)}
             row |= {"group": batch.group, "scores": {name: values[i] for name, values in scores.items()}}
-            rows.append(row | {"labels": labels[i], "forwards": drawn.forwards, "call": call} | drawn.extra[i])
+            rows.append(row | {"labels": labels[i], "forwards": drawn.forwards, "call": call} | extra[i])
         append_jsonl(self._part("rows"), rows)
         record = {"time": datetime.now(UTC).isoformat(), "process": self.state.process_index, "point": batch.point}
         record |= {"prompt": batch.prompt, "seeds": list(batch.seeds), "why": why}
@@ -185,28 +197,19 @@ class Sweep:
         return f"{mean_pairwise_distance(found):.3f}" if len(found) > 1 else ""
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A micro-batch's images (B,3,H,W) in 8-bit steps, forwards per image, and what else its rows say."""
-
-    images: torch.Tensor
-    forwards: float
-    extra: list[dict[str, Any]]
-
-
-def _draw(pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], reward: Reward) -> _Drawn:
-    """Sample a micro-batch; scores are those of the 8-bit pictures, so that a score added later agrees with them."""
+def _untuned(
+    pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], draws: Draws, reward: Reward
+) -> tuple[Drawn, list[dict[str, Any]]]:
+    """A micro-batch of the base model or of its best of n, and what else its rows say: which candidate was best."""
     n = point.config.n if isinstance(point.config, BestOfPoint) else 1
-    candidates, forwards = [], 0.0
-    for k in range(n):
-        seeds = [seed + k * CANDIDATE for seed in batch.seeds]
-        sampled = rollout(pipe, prompt=batch.prompt, seeds=seeds, **call)
-        candidates.append((sampled.images.float() * 255).round() / 255)
-        forwards += sampled.forwards
+    candidates = [
+        draws.draw(pipe, batch.prompt, [seed + k * CANDIDATE for seed in batch.seeds], call) for k in range(n)
+    ]
     if n == 1:
-        return _Drawn(candidates[0], forwards, [{} for _ in batch.seeds])
+        return candidates[0], [{} for _ in batch.seeds]
     with torch.no_grad():
         prompts = [batch.prompt] * len(batch.seeds)
-        best = torch.stack([score(reward, images, prompts) for images in candidates]).argmax(dim=0).tolist()
-    images = torch.stack([candidates[k][i] for i, k in enumerate(best)])
-    return _Drawn(images, forwards, [{"candidate": k} for k in best])
+        scores = torch.stack([score(reward, each.images, prompts) for each in candidates])
+    best = scores.argmax(dim=0).tolist()
+    images = torch.stack([candidates[k].images[i] for i, k in enumerate(best)])
+    return Drawn(images, sum(each.forwards for each in candidates)), [{"candidate": k} for k in best]
