@@ -156,10 +156,7 @@ class Sweep:
     ) -> None:
         """Sample a micro-batch; write the pictures, their rows, and a line of the log."""
         start = time.monotonic()
-        if weights_folder(point, self.run) is not None:
-            drawn, extra = draw(pipe, batch.prompt, batch.seeds, call), [{} for _ in batch.seeds]
-        else:
-            drawn, extra = _untuned(pipe, point, batch, call, draws, self.instruments.rewards["reward"])
+        drawn, extra = self._draw(pipe, point, batch, call, draws)
         scores = self._scores(drawn.images, batch.prompt)
         labels = self.instruments.labels(drawn.images) if self.instruments.labels else [{} for _ in batch.seeds]
         rows = []
@@ -178,6 +175,26 @@ class Sweep:
         bar.set_postfix(point=point.label, reward=reward, distance=self._distance(drawn.images))
         bar.update(len(rows))
 
+    def _draw(
+        self, pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], draws: Draws
+    ) -> tuple[Drawn, list[dict[str, Any]]]:
+        """A micro-batch's pictures, and what else the row of each says: which candidate was the best of n."""
+        plain: list[dict[str, Any]] = [{} for _ in batch.seeds]
+        if weights_folder(point, self.run) is not None:
+            return draw(pipe, batch.prompt, batch.seeds, call), plain
+        n = point.config.n if isinstance(point.config, BestOfPoint) else 1
+        candidates = [
+            draws.draw(pipe, batch.prompt, [seed + k * CANDIDATE for seed in batch.seeds], call) for k in range(n)
+        ]
+        if n == 1:
+            return candidates[0], plain
+        prompts, reward = [batch.prompt] * len(batch.seeds), self.instruments.rewards["reward"]
+        with torch.no_grad():
+            scores = torch.stack([score(reward, each.images, prompts) for each in candidates])
+        best = scores.argmax(dim=0).tolist()
+        images = torch.stack([candidates[k].images[i] for i, k in enumerate(best)])
+        return Drawn(images, sum(each.forwards for each in candidates)), [{"candidate": k} for k in best]
+
     def _scores(self, images: torch.Tensor, prompt: str, known: Collection[str] = ()) -> dict[str, list[float]]:
         """Scores by each reward that is not known yet."""
         prompts = [prompt] * len(images)
@@ -195,21 +212,3 @@ class Sweep:
         """How far apart the images are; their features are kept for the measurements."""
         found = batch_features(self.instruments.features, images, self.cache)
         return f"{mean_pairwise_distance(found):.3f}" if len(found) > 1 else ""
-
-
-def _untuned(
-    pipe: Any, point: OperatingPoint, batch: MicroBatch, call: dict[str, Any], draws: Draws, reward: Reward
-) -> tuple[Drawn, list[dict[str, Any]]]:
-    """A micro-batch of the base model or of its best of n, and what else its rows say: which candidate was best."""
-    n = point.config.n if isinstance(point.config, BestOfPoint) else 1
-    candidates = [
-        draws.draw(pipe, batch.prompt, [seed + k * CANDIDATE for seed in batch.seeds], call) for k in range(n)
-    ]
-    if n == 1:
-        return candidates[0], [{} for _ in batch.seeds]
-    with torch.no_grad():
-        prompts = [batch.prompt] * len(batch.seeds)
-        scores = torch.stack([score(reward, each.images, prompts) for each in candidates])
-    best = scores.argmax(dim=0).tolist()
-    images = torch.stack([candidates[k].images[i] for i, k in enumerate(best)])
-    return Drawn(images, sum(each.forwards for each in candidates)), [{"candidate": k} for k in best]
