@@ -17,6 +17,7 @@ from sfumato.training.update import Update
 from tests.analytic.bed import MEAN_B, VAR_B, scheduler
 
 LEVELS, BETA = 3, 7.0
+DRAWS = pytest.mark.parametrize("draws", [1, 3])
 SCHEDULERS = pytest.mark.parametrize("name", ["DDIMScheduler", "FlowMatchEulerDiscreteScheduler"])
 
 
@@ -45,46 +46,49 @@ def given(objective, images, labels):
 
 
 def gradient(objective, name, count):
-    """Of the loss of `count` rows by the mean of the base world; and α (n, 1), σ (n, 1), ε (n, D) that they got."""
+    """Of the loss of `count` rows by the mean of the base world; and α, σ (n, draws, 1), ε (n, draws, D) they got."""
     pipe = analytic_pipeline(gaussian(MEAN_B, VAR_B), scheduler(name))
     batch = Batch(pipe, [""] * count, list(range(count)), {}, as_reward(lambda i, p: i), nullcontext)
     update = Update(1, 0, batch.prompts, [batch], None)
     sum(each.loss for each in objective.outcomes(update, batch)).backward()
     blank = blank_rollout(pipe, prompt="", seeds=[0], num_inference_steps=LEVELS)
     levels = torch.tensor([noise_level(pipe.scheduler, step) for step in blank.steps]).double()
-    random = update.random(0)
-    alpha, sigma = levels[torch.from_numpy(random.integers(LEVELS, size=count))].T
-    noise = noise_like(torch.zeros(count, 3).double(), random.integers(2**32, size=count).tolist())
-    return pipe.unet.mean.weight.grad[:, 0], alpha[:, None], sigma[:, None], noise
+    random, shape = update.random(0), (count, objective.noise_draws)
+    alpha, sigma = levels[torch.from_numpy(random.integers(LEVELS, size=shape))].unbind(-1)
+    seeds = random.integers(2**32, size=shape).flatten().tolist()
+    noise = noise_like(torch.zeros(len(seeds), 3).double(), seeds).reshape(*shape, 3)
+    return pipe.unet.mean.weight.grad[:, 0], alpha[..., None], sigma[..., None], noise
 
 
 def influence(name, alpha, sigma):
-    """How much the prediction falls as the world's mean rises, (n, D): ε falls by α σ / V, the velocity by σ / V."""
+    """How much the prediction falls as the world's mean rises: ε falls by α σ / V, the velocity by σ / V."""
     return (sigma if name.startswith("Flow") else alpha * sigma) / (alpha**2 * VAR_B + sigma**2)
 
 
+@DRAWS
 @SCHEDULERS
-def test_the_first_gradient_of_dpo(name):
+def test_the_first_gradient_of_dpo(name, draws):
     """The noise cancels between the two images, so that only their difference remains."""
     images = torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(1)).double()
     labels = torch.tensor([1.0, 0.0, 0.5, 1.0] * 10).double()
-    objective = given(DiffusionDPO(BETA, noise_levels=LEVELS), images, labels)
+    objective = given(DiffusionDPO(BETA, noise_levels=LEVELS, noise_draws=draws), images, labels)
     found, alpha, sigma, _ = gradient(objective, name, len(images))
-    difference = (2 * labels - 1)[:, None] * (images[:, 0] - images[:, 1])
-    wanted = -BETA / (2 * 3) * (influence(name, alpha, sigma) ** 2 * difference).mean(0)
+    difference = (2 * labels - 1)[:, None, None] * (images[:, :1] - images[:, 1:])
+    wanted = -BETA / (2 * 3) * (influence(name, alpha, sigma) ** 2 * difference).mean((0, 1))
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-7)
 
 
+@DRAWS
 @SCHEDULERS
-def test_the_gradient_of_sft_leads_from_the_mean_to_the_data(name):
+def test_the_gradient_of_sft_leads_from_the_mean_to_the_data(name, draws):
     """The residual is c (x0 - m) - κ ε, whose noise averages to nothing, with κ = α v c / σ."""
     images = torch.randn(40, 2, 3, generator=torch.Generator().manual_seed(1)).double()
     labels = torch.tensor([1.0, 0.0, 0.5, 1.0] * 10).double()
-    objective = given(SFT(noise_levels=LEVELS), images, labels)
+    objective = given(SFT(noise_levels=LEVELS, noise_draws=draws), images, labels)
     found, alpha, sigma, noise = gradient(objective, name, len(images))
     c = influence(name, alpha, sigma)
-    preferred = (torch.stack([labels, 1 - labels], 1)[..., None] * images).sum(1)
-    wanted = -2 / 3 * (c * (c * (preferred - MEAN_B) - alpha * VAR_B * c / sigma * noise)).mean(0)
+    preferred = (torch.stack([labels, 1 - labels], 1)[..., None] * images).sum(1, keepdim=True)
+    wanted = -2 / 3 * (c * (c * (preferred - MEAN_B) - alpha * VAR_B * c / sigma * noise)).mean((0, 1))
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-6)
 
 

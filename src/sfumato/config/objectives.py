@@ -14,7 +14,10 @@ PAIRS: Any = Field(
     "which the reward prefers one",
 )
 NOISE_LEVELS: Any = Field(
-    500, ge=1, description="size of the grid of noise levels, of which each pair gets one; null means that of sampling"
+    500, ge=1, description="size of the grid from which noise levels are drawn; null means that of sampling"
+)
+NOISE_DRAWS: Any = Field(
+    1, ge=1, description="noise levels, and noise, at which each pair is looked at; cheap beside sampling a pair"
 )
 
 
@@ -122,6 +125,7 @@ class DiffusionDPOConfig(Strict):
     beta: float = Field(5000.0, gt=0, description="the larger, the nearer to the base; as in the authors' code")
     pairs: str | None = PAIRS
     noise_levels: int | None = NOISE_LEVELS
+    noise_draws: int = NOISE_DRAWS
 
 
 class SFTConfig(Strict):
@@ -130,6 +134,7 @@ class SFTConfig(Strict):
     name: Literal["sft"] = Field("sft", description="which objective")
     pairs: str | None = PAIRS
     noise_levels: int | None = NOISE_LEVELS
+    noise_draws: int = NOISE_DRAWS
 
 
 def _draft_unless_named(value: Any) -> Any:

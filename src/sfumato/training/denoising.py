@@ -19,7 +19,7 @@ from sfumato.training.update import Update
 
 @dataclass(frozen=True)
 class Denoised:
-    """The examples of a row, at one noise level.
+    """The examples of a row, at one draw of noise.
 
     Attributes:
         examples: one or two.
@@ -33,13 +33,19 @@ class Denoised:
 
 
 def denoised(
-    update: Update, batch: Batch, examples: Examples, noise_levels: int | None, purpose: int, with_base: bool = False
+    update: Update,
+    batch: Batch,
+    examples: Examples,
+    noise_levels: int | None,
+    purpose: int,
+    draws: int = 1,
+    with_base: bool = False,
 ) -> Iterator[Denoised]:
     """Noise the examples of a micro-batch and let the model predict, without classifier-free guidance.
 
-    A row's noise level is drawn uniformly from the grid, its noise from the standard normal law: both are those of the
-    row, whatever micro-batch it is in, and the same for its two images. What is predicted is what the scheduler takes
-    the model's output for: noise, x0, v or velocity.
+    A row's noise levels are drawn uniformly from the grid, its noise from the standard normal law: both are those of
+    the row, whatever micro-batch it is in, and the same for its two images. What is predicted is what the scheduler
+    takes the model's output for: noise, x0, v or velocity.
 
     Args:
         update: the whole update.
@@ -47,22 +53,24 @@ def denoised(
         examples: clean images.
         noise_levels: size of the grid, as a number of inference steps; None for that of sampling.
         purpose: which of the update's random numbers are used.
+        draws: of a noise level and noise, for each row.
         with_base: whether the base model predicts too.
 
     Yields:
-        One part for each row, which takes a forward, so that all processes take as many.
+        One part for each row and draw, which takes a forward, so that all processes take as many.
     """
     pipe, random, total = batch.pipe, update.random(purpose), len(update.prompts)
     blank = cache(partial(_blank, pipe, examples.prompts[0], batch.call, noise_levels))
-    places = random.integers(len(blank(1).steps), size=total)[batch.place].tolist()
-    seeds = random.integers(2**32, size=total)[batch.place].tolist()
+    places = random.integers(len(blank(1).steps), size=(total, draws))[batch.place].tolist()
+    seeds = random.integers(2**32, size=(total, draws))[batch.place].tolist()
     asked = []
     for row in sorted(set(examples.rows)):
         part = examples[[i for i, its_row in enumerate(examples.rows) if its_row == row]]
-        grid, place = blank(len(part.prompts)), places[row]
-        noise = noise_like(part.latents, [seeds[row]] * len(part.prompts))
-        x, wanted = (make(pipe.scheduler, grid.steps[place], part.latents, noise) for make in (noised, target))
-        asked.append((part, wanted, partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)))
+        grid = blank(len(part.prompts))
+        for place, seed in zip(places[row], seeds[row], strict=True):
+            noise = noise_like(part.latents, [seed] * len(part.prompts))
+            x, wanted = (make(pipe.scheduler, grid.steps[place], part.latents, noise) for make in (noised, target))
+            asked.append((part, wanted, partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)))
     base_errors: list[torch.Tensor | None] = [None] * len(asked)
     if with_base:
         with batch.base():
@@ -72,12 +80,12 @@ def denoised(
 
 
 def denoising_losses(
-    update: Update, batch: Batch, source: Source, noise_levels: int | None, purpose: int
+    update: Update, batch: Batch, source: Source, noise_levels: int | None, purpose: int, draws: int = 1
 ) -> Iterator[torch.Tensor]:
     """The parts, 0-d, of the mean over a micro-batch's rows of the weighted squared errors; arguments as above."""
     examples = source(update, batch, whole=False)
-    for part in denoised(update, batch, examples, noise_levels, purpose):
-        yield (part.examples.weights * part.errors).sum() / len(batch.prompts)
+    for part in denoised(update, batch, examples, noise_levels, purpose, draws):
+        yield (part.examples.weights * part.errors).sum() / (draws * len(batch.prompts))
 
 
 def check_denoising(pipe: Any, prompt: str, call: dict[str, Any], noise_levels: int | None) -> None:

@@ -35,11 +35,13 @@ class DiffusionDPO:
         beta: the larger, the nearer the tuned model stays to the base.
         pairs: a JSONL file of pairs; None for two images of the base model per prompt, judged by the reward.
         noise_levels: size of the grid they are drawn from; None for that of sampling.
+        noise_draws: of a noise level and noise, for each pair. More of them cost little beside sampling a pair.
     """
 
     beta: float = 5000.0
     pairs: str | None = None
     noise_levels: int | None = 500
+    noise_draws: int = 1
 
     @cached_property
     def source(self) -> Source:
@@ -60,12 +62,13 @@ class DiffusionDPO:
 
     def outcomes(self, update: Update, batch: Batch) -> Iterator[Outcome]:
         examples = self.source(update, batch, whole=True)
-        for pair in denoised(update, batch, examples, self.noise_levels, purpose=0, with_base=True):
+        count = self.noise_draws * len(batch.prompts)
+        for pair in denoised(update, batch, examples, self.noise_levels, 0, self.noise_draws, with_base=True):
             assert pair.base_errors is not None
             first, second = (pair.errors - pair.base_errors).split(1)
             margin, label = -self.beta / 2 * (first - second), pair.examples.weights[:1]
-            loss = bradley_terry_loss(margin, label) / len(batch.prompts)
-            yield Outcome(loss, logs=_logs(margin.detach(), label, len(batch.prompts)))
+            loss = bradley_terry_loss(margin, label) / count
+            yield Outcome(loss, logs=_logs(margin.detach(), label, count))
 
 
 def _logs(margin: torch.Tensor, label: torch.Tensor, count: int) -> dict[str, torch.Tensor]:

@@ -25,10 +25,12 @@ class SFT:
     Attributes:
         pairs: a JSONL file of pairs; None for two images of the base model per prompt, judged by the reward.
         noise_levels: size of the grid they are drawn from; None for that of sampling.
+        noise_draws: of a noise level and noise, for each image. More of them cost little beside sampling one.
     """
 
     pairs: str | None = None
     noise_levels: int | None = 500
+    noise_draws: int = 1
 
     @cached_property
     def source(self) -> Source:
@@ -48,5 +50,5 @@ class SFT:
         yield update.accumulate(partial(self.outcomes, update))
 
     def outcomes(self, update: Update, batch: Batch) -> Iterator[Outcome]:
-        for loss in denoising_losses(update, batch, self.source, self.noise_levels, purpose=0):
+        for loss in denoising_losses(update, batch, self.source, self.noise_levels, 0, self.noise_draws):
             yield Outcome(loss)
