@@ -68,6 +68,13 @@ def test_votes_of_one_opinion_are_worth_one_vote_each_rater():
     assert found.clustered[0] < found.low and found.high < found.clustered[1]
 
 
+@pytest.mark.parametrize("count", range(1, 30))
+def test_the_interval_holds_the_share(count):
+    for share in (0.0, 0.5, 1.0):
+        low, high = wilson(share, count, 1.96)
+        assert 0 <= low <= share <= high <= 1
+
+
 def test_the_interval_holds_one_half_where_the_test_does_not_reject():
     for wins in range(31):
         found = Proportion.of(np.repeat([1.0, 0.0], [wins, 30 - wins]), alone(30))

@@ -84,7 +84,7 @@ def wilson(share: float, count: float, z: float) -> tuple[float, float]:
     weight = z * z / count
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / count + weight / (4 * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
 
 
 def holm(p: Sequence[float | None]) -> list[float | None]:
