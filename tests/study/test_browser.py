@@ -29,6 +29,8 @@ return [...document.querySelectorAll('main button, main select, footer a, footer
   .filter((element) => element.checkVisibility() && small(element)).map((element) => element.outerHTML);
 """
 
+ROWS = "return new Set([...document.querySelectorAll('.scale button')].map((button) => button.offsetTop)).size"
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
@@ -254,3 +256,4 @@ def check_page(browser, device):
     assert browser.execute_script(FAINT.replace("main *, header *", "body *")) == []
     if device == "phone":
         assert browser.execute_script(SMALL) == []
+        assert browser.execute_script(ROWS) <= 1
