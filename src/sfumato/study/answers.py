@@ -1,4 +1,4 @@
-"""Answers: from what a page sends, which speaks of places on it, to options of the item; and which pass a check.
+"""Answers: from what a page sends, which speaks of places on it, to options of the item; and what they say.
 
 | kind | answer |
 |---|---|
@@ -12,7 +12,9 @@ Options are counted from 0 in the order of the item's `options`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
 
 from sfumato.study.config import Question
 from sfumato.study.folder import Item
@@ -52,3 +54,19 @@ def passes(question: Question, item: Item, answer: Answer) -> bool:
     if question.kind == "rank":
         return isinstance(answer, list) and answer[-1] == item.check
     return answer is not None and answer != item.check
+
+
+def comparisons(row: dict[str, Any]) -> Iterator[tuple[int, int, float]]:
+    """What a vote says about two options: their numbers, and 1, 0 or, for a tie, 0.5 as the share of the first.
+
+    The best of several was preferred to each of the others; in a ranking each option to all after it.
+
+    Args:
+        row: a vote as it is exported, of any kind but rating.
+    """
+    answer, options = row["answer"], range(len(row["points"]))
+    for first, second in combinations(options, 2):
+        if isinstance(answer, list):
+            yield first, second, float(answer.index(first) < answer.index(second))
+        elif answer is None or answer in (first, second):
+            yield first, second, 0.5 if answer is None else float(answer == first)

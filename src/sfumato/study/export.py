@@ -28,7 +28,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from sfumato.runs import write_jsonl
-from sfumato.study.answers import Answer, passes
+from sfumato.study.answers import Answer, comparisons, passes
 from sfumato.study.config import Question
 from sfumato.study.exclusion import reasons_by_rater
 from sfumato.study.folder import Study
@@ -100,27 +99,16 @@ def _place(question: Question, order: list[int], answer: Answer) -> int | None:
     return order.index(answer[0] if isinstance(answer, list) else answer)
 
 
-def write_votes(path: str | Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write rows of `vote_rows` as JSON lines."""
-    write_jsonl(path, rows)
-
-
 def pair_rows(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """What votes say about two images of a prompt: prompt, image_0, image_1 and label, as `Pair` of preferences.
 
-    The best of several was preferred to each of the others; in a ranking each image to all after it. Attention checks,
-    ratings, sets, and raters who are left out give no pairs. Image paths are relative to the study folder.
+    Attention checks, ratings, sets, and raters who are left out give none. Image paths are relative to the study
+    folder.
     """
     for row in rows:
         if row["kind"] not in PAIRED or row["passed"] is not None or row["excluded"]:
             continue
-        answer, options = row["answer"], range(len(row["points"]))
-        ranking = answer if isinstance(answer, list) else None
-        for first, second in combinations(options, 2):
-            if ranking is None and answer is not None and answer not in (first, second):
-                continue
-            ahead = ranking.index(first) < ranking.index(second) if ranking else answer == first
-            label = 0.5 if answer is None else float(ahead)
+        for first, second, label in comparisons(row):
             yield {
                 "prompt": row["prompt"],
                 "image_0": row["images"][first][0],

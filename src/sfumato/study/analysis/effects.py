@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sfumato.study.analysis.proportions import Proportion, binomial, holm
-from sfumato.study.analysis.votes import Clusters, Duels, Floats, Row, codes, comparisons
+from sfumato.study.analysis.votes import Clusters, Duels, Floats, Row, codes
+from sfumato.study.answers import comparisons
 
 
 def variance_shares(duels: Duels) -> dict[str, float] | None:

@@ -13,7 +13,8 @@ import numpy as np
 from sfumato.frontier.statistics import interval, jackknife_weights, resampling_weights
 from sfumato.study.analysis.automatic import Automatic, Measures
 from sfumato.study.analysis.proportions import Proportion
-from sfumato.study.analysis.votes import Clusters, Floats, Ints, Row, codes, comparisons
+from sfumato.study.analysis.votes import Clusters, Floats, Ints, Row, codes
+from sfumato.study.answers import comparisons
 
 REPETITIONS = 2000
 PEOPLE = "another rater"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sfumato.study.answers import comparisons
 
 Row = dict[str, Any]
 Ints = NDArray[np.int64]
@@ -20,19 +21,6 @@ SIMULATED = "simulated-"
 def is_simulated(rater: str) -> bool:
     """Whether a label is that of a simulated rater."""
     return rater.startswith(SIMULATED)
-
-
-def comparisons(row: Row) -> Iterator[tuple[int, int, float]]:
-    """What a vote says about two options: their numbers, and 1, 0 or, for a tie, 0.5 as the share of the first.
-
-    The best of several was preferred to each of the others; in a ranking each option to all after it.
-    """
-    answer, options = row["answer"], range(len(row["points"]))
-    for first, second in combinations(options, 2):
-        if isinstance(answer, list):
-            yield first, second, float(answer.index(first) < answer.index(second))
-        elif answer is None or answer in (first, second):
-            yield first, second, 0.5 if answer is None else float(answer == first)
 
 
 def codes(values: Iterable[Hashable]) -> Ints:
