@@ -58,6 +58,12 @@ def store(study: Study) -> Iterator[Store]:
 
 
 @pytest.fixture
+def token(store: Store) -> str | None:
+    """That of the admin page."""
+    return store.first_admin_token()
+
+
+@pytest.fixture
 def app(store: Store) -> Any:
     return create_app(store)
 

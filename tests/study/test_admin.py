@@ -15,9 +15,9 @@ from tests.study.conftest import Person
 
 
 @pytest.fixture
-def admin(app, store):
+def admin(app, token):
     somebody = Person(app)
-    assert somebody.http.post("/admin/login", data={"token": store.new_admin_token}).status_code == 200
+    assert somebody.http.post("/admin/login", data={"token": token}).status_code == 200
     return somebody
 
 
@@ -26,27 +26,33 @@ def send(admin, path, **data):
     return admin.http.post(f"/admin/{path}", data={"form": admin.fields(page)["form"], **data})
 
 
-def test_only_the_token_lets_in(app, store):
+def test_only_the_token_lets_in(app, token):
     stranger = Person(app)
     assert "Token" in stranger.http.get("/admin").text
     assert stranger.http.get("/admin/votes.jsonl").status_code == 403
-    for token in ("", "x", store.new_admin_token[:-1], store.new_admin_token + "x"):
-        assert stranger.http.post("/admin/login", data={"token": token}).status_code in (403, 422)
+    for other in ("", "x", token[:-1], token + "x"):
+        assert stranger.http.post("/admin/login", data={"token": other}).status_code in (403, 422)
     for path, data in (("extend", {"votes": "1"}), ("switch", {"open": "false"}), ("logout", {})):
         assert stranger.http.post(f"/admin/{path}", data={"form": "x", **data}).status_code == 403
     assert "Token" in stranger.http.get("/admin").text
 
 
-def test_the_token_is_nowhere_kept_and_a_new_one_ends_the_old_one(admin, app, store):
+def test_before_there_is_a_token_nothing_lets_in(app):
+    for token in ("", "x"):
+        assert Person(app).http.post("/admin/login", data={"token": token}).status_code in (403, 422)
+
+
+def test_the_token_is_nowhere_kept_and_a_new_one_ends_the_old_one(admin, app, store, token):
     with store.read() as session:
         row = session.get(StudyRow, 1)
-        assert store.new_admin_token not in {row.admin_hash, row.secret}
+        assert token not in {row.admin_hash, row.secret}
     files = [path for path in store.study.path.iterdir() if path.is_file()]
-    assert not any(store.new_admin_token.encode() in path.read_bytes() for path in files)
-    token = store.renew_admin_token()
+    assert not any(token.encode() in path.read_bytes() for path in files)
+    renewed = store.renew_admin_token()
+    assert store.first_admin_token() is None
     assert "Token" in admin.http.get("/admin").text
-    assert Person(app).http.post("/admin/login", data={"token": store.new_admin_token}).status_code == 403
-    assert "Suspicious" in Person(app).http.post("/admin/login", data={"token": token}).text
+    assert Person(app).http.post("/admin/login", data={"token": token}).status_code == 403
+    assert "Suspicious" in Person(app).http.post("/admin/login", data={"token": renewed}).text
 
 
 def test_guessing_is_slowed_down(app):
@@ -71,7 +77,7 @@ def test_counts_agreement_and_suspicion(tmp_path):
         while 'name="page"' in page:
             page = person.answer(page, answer).text
     admin = Person(app)
-    page = admin.http.post("/admin/login", data={"token": store.new_admin_token}).text
+    page = admin.http.post("/admin/login", data={"token": store.first_admin_token()}).text
     assert "<dd>24 of 24</dd>" in page and "0 %" in page
     assert len(re.findall(r"failed \d of 6 attention checks", page)) >= 1
     rows = [json.loads(line) for line in admin.http.get("/admin/votes.jsonl").text.splitlines()]

@@ -49,6 +49,8 @@ def patiently(url):
 
 
 def test_serve_with_two_processes_under_a_path_and_export(folder):
+    exported = sfumato("export", folder)
+    assert exported.returncode == 0 and exported.stdout == ""
     port = free_port()
     command = [sys.executable, "-m", "sfumato.cli", "study", "serve", str(folder), "--port", str(port)]
     command += ["--workers", "2", "--root-path", "/studies/mine/"]
@@ -60,8 +62,7 @@ def test_serve_with_two_processes_under_a_path_and_export(folder):
         os.killpg(process.pid, signal.SIGTERM)
         said = process.communicate(timeout=60)[1]
     assert said.count("admin token (it is not shown again): ") == 1
-    exported = sfumato("export", folder)
-    assert exported.returncode == 0 and exported.stdout == ""
+    assert f"raters: /studies/mine/   admin: /studies/mine/admin   at the proxy of http://127.0.0.1:{port}\n" in said
     pairs = sfumato("export", folder, "--pairs", folder / "pairs.jsonl")
     assert "0 pairs" in pairs.stderr and (folder / "pairs.jsonl").read_text() == ""
     token = sfumato("admin", folder).stdout.strip()

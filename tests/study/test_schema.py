@@ -40,7 +40,7 @@ def insider(tmp_path_factory):
     app = create_app(store, Limits(FREE, FREE, FREE))
     person = Person(app)
     person.answer(person.join())
-    person.http.post("/admin/login", data={"token": store.new_admin_token})
+    person.http.post("/admin/login", data={"token": store.first_admin_token()})
     yield Insider(person, {cookie.name: cookie.value for cookie in person.http.cookies.jar})
     store.close()
 

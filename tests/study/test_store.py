@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from sfumato.study import Study, voting
 from sfumato.study.export import vote_rows, write_pairs
-from sfumato.study.models import Assignment, StudyRow, Vote
+from sfumato.study.models import Assignment, Rater, StudyRow, Vote
 from sfumato.study.store import Store, add_slots
 from tests.study.bed import POINTS, make_study
 from tests.study.postgres import find_postgres
@@ -55,7 +55,6 @@ def rows_of(store):
 def test_raters_at_once_in_several_processes_share_out_the_items(opened, url):
     """Two stores stand for two processes: nothing but the database is common to them."""
     other = Store(opened.study, url)
-    assert opened.new_admin_token and other.new_admin_token is None
     done = Counter()
 
     def work(number):
@@ -76,6 +75,27 @@ def test_raters_at_once_in_several_processes_share_out_the_items(opened, url):
     places = Counter(row["order"][0] for row in real)
     assert places[0] == places[1], "sides are balanced"
     other.close()
+
+
+def test_a_form_that_is_sent_twice_at_once_joins_once(opened):
+    together, failed = threading.Barrier(4), []
+
+    def work():
+        for rater in "abcdef":
+            together.wait()
+            try:
+                opened.write(lambda session, rater=rater: voting.join(session, rater))
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    with opened.read() as session:
+        assert session.execute(sa.select(sa.func.count()).select_from(Rater)).scalar_one() == 6
 
 
 def test_checks_come_once_in_every_run(opened):
@@ -118,6 +138,21 @@ def test_forgetting_frees_the_places(opened):
         assert not session.execute(sa.select(Assignment).where(Assignment.rater == "one")).first()
     take_part(opened, "three")
     assert Counter(Counter(row["item"] for row in rows_of(opened) if row["passed"] is None).values()) == {2: 18}
+
+
+def test_nothing_of_a_rater_stays_in_the_file(store):
+    rater = secrets.token_hex(16)
+    file = store.study.path / "votes.sqlite3"
+    take_part(store, rater, votes=5)
+
+    def is_there():
+        with store.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return rater.encode() in file.read_bytes()
+
+    assert is_there()
+    store.write(lambda session: voting.forget(session, rater))
+    assert not is_there()
 
 
 def test_more_votes_are_more_places(opened):

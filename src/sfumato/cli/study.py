@@ -66,13 +66,15 @@ def serve(
     Example: sfumato study serve studies/mine --port 8000
     """
     with open_store(folder, database) as store:
-        token = store.new_admin_token
+        token = store.first_admin_token()
     if token:
         print(f"admin token (it is not shown again): {token}", file=sys.stderr)
     from sfumato.study.server.run import run_server
 
-    print(f"raters: http://{host}:{port}{root_path}/   admin: http://{host}:{port}{root_path}/admin", file=sys.stderr)
-    run_server(folder, database, host=host, port=port, workers=workers, root_path=root_path, proxies=proxies)
+    root, here = root_path.rstrip("/"), f"http://{host}:{port}"
+    where = f"   at the proxy of {here}" if root else ""
+    print(f"raters: {root or here}/   admin: {root or here}/admin{where}", file=sys.stderr)
+    run_server(folder, database, host=host, port=port, workers=workers, root_path=root, proxies=proxies)
 
 
 @study.command()
@@ -82,7 +84,7 @@ def admin(folder: Folder, database: Database = None) -> None:
     Example: sfumato study admin studies/mine
     """
     with open_store(folder, database) as store:
-        print(store.new_admin_token or store.renew_admin_token())
+        print(store.renew_admin_token())
 
 
 @study.command()

@@ -27,7 +27,7 @@ class StudyRow(Base):
         schema_version: `SCHEMA` of the version that made the tables.
         fingerprint: of the study folder that the votes belong to.
         secret: what links and forms are signed with.
-        admin_hash: SHA-256 of the token of the admin page.
+        admin_hash: SHA-256 of the token of the admin page, empty until there is one.
         open: whether votes are taken.
         votes_per_item: how many places every item has.
     """
@@ -38,7 +38,7 @@ class StudyRow(Base):
     schema_version: Mapped[int]
     fingerprint: Mapped[str] = mapped_column(String(64))
     secret: Mapped[str] = mapped_column(String(64))
-    admin_hash: Mapped[str] = mapped_column(String(64))
+    admin_hash: Mapped[str] = mapped_column(String(64), default="")
     open: Mapped[bool] = mapped_column(default=True)
     votes_per_item: Mapped[int]
 

@@ -88,7 +88,7 @@ def simulate_votes(store: Store, raters: int, preference: Preference | None = No
     with store.read() as session:
         labels = session.execute(sa.select(Rater.label)).scalars().all()
     if not all(map(is_simulated, labels)):
-        raise ValueError(f"people take part in {study.path}: simulate raters in a study of its own, such as a copy")
+        raise ValueError(f"people take part in {study.path}: simulate raters in a study of its own")
     values = _values(study, preference)
     votes = 0
     for number in range(len(labels) + 1, len(labels) + raters + 1):

@@ -35,9 +35,6 @@ class Store:
     Raises:
         ValueError: there is no such database, or it belongs to another study or another version of sfumato.
         ImportError: PostgreSQL needs an extra.
-
-    Attributes:
-        new_admin_token: the token of the admin page if this made the tables, else None. Only its hash is kept.
     """
 
     def __init__(self, study: Study, url: str | None = None) -> None:
@@ -49,7 +46,7 @@ class Store:
             with Session(self.writer) as session, session.begin():
                 if not self._sqlite:
                     session.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-                self.new_admin_token = self._prepare(session)
+                self._prepare(session)
         except sa.exc.OperationalError as error:
             raise ValueError(f"cannot open the database: {' '.join(str(error.orig).split())}") from None
         self._batches = Batches(self.writer) if self._sqlite else None
@@ -67,8 +64,14 @@ class Store:
         with Session(self.writer, expire_on_commit=False) as session, session.begin():
             return job(session)
 
+    def first_admin_token(self) -> str | None:
+        """The token of the admin page if there was none yet, else None: only its hash is kept."""
+        token = secrets.token_urlsafe(32)
+        first = sa.update(StudyRow).where(StudyRow.admin_hash == "").values(admin_hash=token_hash(token))
+        return token if self.write(lambda session: session.connection().execute(first).rowcount) else None
+
     def renew_admin_token(self) -> str:
-        """A new token for the admin page; the old one is worth nothing any more."""
+        """A new token for the admin page; an old one is worth nothing any more."""
         token = secrets.token_urlsafe(32)
         self.write(lambda session: session.execute(sa.update(StudyRow).values(admin_hash=token_hash(token))))
         return token
@@ -79,22 +82,19 @@ class Store:
             self._batches.close()
         self.engine.dispose()
 
-    def _prepare(self, session: Session) -> str | None:
+    def _prepare(self, session: Session) -> None:
         if sa.inspect(session.connection()).has_table(StudyRow.__tablename__):
             self._check(session)
-            return None
+            return
         Base.metadata.create_all(session.connection())
-        token = secrets.token_urlsafe(32)
         row = StudyRow(
             schema_version=SCHEMA,
             fingerprint=self.study.fingerprint,
             secret=secrets.token_hex(32),
-            admin_hash=token_hash(token),
             votes_per_item=0,
         )
         session.add(row)
         add_slots(session, self.study, self.study.config.votes_per_item)
-        return token
 
     def _check(self, session: Session) -> None:
         version, fingerprint = session.execute(sa.select(StudyRow.schema_version, StudyRow.fingerprint)).one()
@@ -146,7 +146,7 @@ def _engine(url: sa.URL) -> sa.Engine:
 
 def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
     connection.isolation_level = None  # SQLAlchemy begins transactions, not the driver
-    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {setting}")
 
 

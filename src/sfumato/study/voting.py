@@ -6,11 +6,13 @@ counts once: a page has a key, and a key makes one vote, even after that vote wa
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import time
 from typing import NamedTuple
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sfumato.study import statements as sql
@@ -74,7 +76,9 @@ def join(session: Session, rater: str) -> None:
     if not where.open:
         raise ClosedError("the study is closed")
     if not where.joined:
-        session.execute(sql.JOIN, {"id": rater, "label": secrets.token_hex(6), "joined_at": time.time()})
+        row = {"id": rater, "label": secrets.token_hex(6), "joined_at": time.time()}
+        with contextlib.suppress(IntegrityError), session.begin_nested():  # the same form, sent twice at once
+            session.execute(sql.JOIN, row)
 
 
 def state(session: Session, rater: str) -> State:

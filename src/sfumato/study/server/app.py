@@ -31,6 +31,7 @@ EXPLAINED = (
     ClosedError,
     UnknownRaterError,
     sa.exc.OperationalError,
+    sa.exc.TimeoutError,
 )
 
 

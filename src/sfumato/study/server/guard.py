@@ -32,7 +32,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         declared = Headers(scope=scope).get("content-length", "")
-        size = int(declared) if declared.isdigit() else 0
+        size = int(declared) if declared.isdecimal() else 0
 
         async def limited() -> Message:
             nonlocal size

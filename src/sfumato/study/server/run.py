@@ -32,7 +32,7 @@ def run_server(
         host=host,
         port=port,
         workers=workers,
-        root_path=root_path.rstrip("/"),
+        root_path=root_path,
         forwarded_allow_ips=proxies,
         access_log=False,
         server_header=False,
