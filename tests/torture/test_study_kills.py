@@ -26,7 +26,7 @@ from tests.study.postgres import Postgres
 from tests.study.raters import read_log, run_raters
 
 pytestmark = pytest.mark.torture
-RATERS, KILLS, DATABASE_KILLS, PAUSE = 100, 50, 12, 0.5
+RATERS, KILLS, PAUSE = 100, 50, 0.5
 
 
 class Early(Batches):
@@ -196,9 +196,9 @@ def test_no_acknowledged_vote_is_lost_when_the_server_is_killed(database, campai
 
 def test_no_acknowledged_vote_is_lost_when_postgresql_is_killed(postgres, campaign):
     url = postgres.new_database(secrets.token_hex(8))
-    found = kill_database(campaign(url), postgres, DATABASE_KILLS)
-    report("PostgreSQL", DATABASE_KILLS, found)
-    assert found[0] > 10 * DATABASE_KILLS and found[1:] == (0, 0)
+    found = kill_database(campaign(url), postgres, KILLS)
+    report("PostgreSQL", KILLS, found)
+    assert found[0] > 10 * KILLS and found[1:] == (0, 0)
 
 
 def test_the_harness_sees_losses_where_votes_are_acknowledged_too_early(campaign):
