@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from benchmarks.study_coverage import World, coverage
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sfumato.study.analysis.strengths import Strengths
@@ -23,6 +23,7 @@ def table(found):
 
 @settings(max_examples=10, deadline=None)
 @given(counts, st.permutations("xyz"))
+@example([1] * 9, "xzy")
 def test_other_names_permute_the_strengths(numbers, order):
     rows = votes(numbers)
     names = dict(zip("xyz", order, strict=True))
@@ -34,6 +35,7 @@ def test_other_names_permute_the_strengths(numbers, order):
 
 @settings(max_examples=10, deadline=None)
 @given(counts)
+@example([1] * 9)
 def test_swapped_options_change_nothing(numbers):
     rows = votes(numbers)
     swapped = [

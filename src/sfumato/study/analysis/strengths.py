@@ -23,6 +23,8 @@ from sfumato.study.analysis.logit import Choices, Fit, fit, independent_variance
 from sfumato.study.analysis.votes import Floats, Row
 
 REPETITIONS = 2000
+SAME = 1e-8
+"""Strengths that are closer are equal, and differ by where Newton's method stopped."""
 MODELS = {"best_of": "Plackett-Luce", "rank": "Plackett-Luce"}
 
 
@@ -72,6 +74,7 @@ def _limits(choices: Choices, by_rater: Floats, whole: Fit, repetitions: int, se
         return tuple(found)
     drawn = count * resampling_weights(count, repetitions, seed) @ by_rater
     resampled = choices.strengths(fit(choices, drawn).parameters)
+    resampled = np.where(np.abs(resampled - estimate) < SAME, estimate, resampled)
     without = choices.strengths(fit(choices, by_rater.sum(axis=0) - by_rater).parameters)
     for k in np.flatnonzero(spread.raters > 1e-6 * error**2):
         own = interval(float(estimate[k]), resampled[:, k], without[:, k], expand=True)
