@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,9 +37,12 @@ def read_published(path: str | Path) -> Any:
         return _load(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is no checkpoint of tensors and plain values, or is damaged ({reason})") from error
+    except OSError:
+        raise
+    except Exception as error:  # whatever the bytes of another kind of file lead to
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        reason = f"it asks for {code[1]}, which may be code" if code else "it is damaged, or another kind of file"
+        raise ValueError(f"{path} is no checkpoint of tensors and plain values: {reason}") from error
 
 
 def save_weights(

@@ -168,13 +168,20 @@ class Evil:
 def test_code_in_a_pickle_is_not_run(tmp_path: Path) -> None:
     evil = tmp_path / "evil.pth"
     torch.save({"weight": Evil(tmp_path / "harm")}, evil)
-    with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint of tensors and plain values"):
+    with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint .*: it asks for getattr, which may be code$"):
         convert_weights("inception", [evil], tmp_path / "out.safetensors")
     evil.write_bytes(pickle.dumps(Evil(tmp_path / "harm")))
     with pytest.raises(ValueError, match=r"evil\.pth is no checkpoint"):
         read_published(evil)
     assert not (tmp_path / "harm").exists()
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("content", [b"a pointer to the file, not the file", b"", b"PK\x03\x04"])
+def test_what_is_no_pickle_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.pth is no checkpoint .*: it is damaged, or another kind of file$"):
+        read_published(tmp_path / "model.pth")
 
 
 def test_wrong_sources_are_refused(folder: Path, tmp_path: Path) -> None:
