@@ -63,6 +63,7 @@ def test_saved_and_loaded_it_scores_exactly_the_same(images, tmp_path, hidden, w
     folder = tmp_path / "here" / "reward"
     reward.save(folder, with_backbone)
     assert (folder / "model.safetensors").exists() == with_backbone
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # whoever may read one may read all
     moved = (tmp_path / "here").rename(tmp_path / "there") / "reward"
     loaded = PreferenceReward(moved)
     assert torch.equal(loaded(images, PROMPTS), reward(images, PROMPTS))

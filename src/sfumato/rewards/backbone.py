@@ -102,6 +102,8 @@ class CLIPBackbone:
     def save(self, folder: str | Path) -> None:
         """Write weights, tokenizer and preprocessing as a folder that `CLIPBackbone` and transformers load."""
         self.model.save_pretrained(folder)
+        for weights in Path(folder).glob("*.safetensors"):  # safetensors makes files that only their owner can read
+            weights.chmod((Path(folder) / "config.json").stat().st_mode)
         self.tokenizer.save_pretrained(folder)
         self.preprocess.save_pretrained(folder)
 

@@ -137,12 +137,11 @@ class PreferenceReward:
         """
         from safetensors.torch import save_file
 
-        from sfumato.runs import write_json
+        from sfumato.runs import atomic_path, write_json
 
         if self.head is None and not with_backbone:
             raise ValueError("this reward has no head: its whole content is the CLIP it was loaded from")
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         if with_backbone:
             self.backbone.save(folder)
         if self.head is None:
@@ -152,7 +151,8 @@ class PreferenceReward:
             source, processor = self.backbone.source, self.backbone.processor
             facts["backbone"] = _reference(folder, source)
             facts["processor"] = processor and _reference(folder, processor)
-        save_file({**self.head.state_dict(), FINGERPRINT: _fingerprint(self.backbone)}, folder / HEAD_FILE)
+        with atomic_path(folder / HEAD_FILE) as temporary:
+            save_file({**self.head.state_dict(), FINGERPRINT: _fingerprint(self.backbone)}, temporary)
         write_json(folder / PREFERENCE_FILE, facts)
 
 
