@@ -121,7 +121,7 @@ def test_a_users_own_function_and_class_by_import_path(tmp_path, monkeypatch):
     ("config", "message"),
     [
         ("colorfulness", r"did you mean 'colourfulness'\? There are preference, pickscore, "),
-        ({"name": "clip_score"}, r"missing a required argument: 'model'; its options are: model"),
+        ({"name": "clip_score"}, r"missing .*: 'model'; its options are: model\. It is 100 max.* folder, emoji64"),
         ({"name": "colourfulness", "strength": 2}, r"'strength'; its options are: none"),
         ({"model": "emoji64"}, "needs a name"),
         ({"name": "minimum"}, "missing a required argument: 'of'; its options are: of"),

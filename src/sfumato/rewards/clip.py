@@ -43,7 +43,7 @@ def _clip_score(model: Source, device: Device = "cpu", dtype: torch.dtype | None
 INFO = (
     RewardInfo(
         "clip_score",
-        "100 max(cos(image, text), 0); model: folder, hub id or emoji64",
+        "100 max(cos(image, text), 0); model: folder, emoji64, or hub id such as openai/clip-vit-large-patch14 (MIT)",
         "[0, 100]",
         True,
         _clip_score,

@@ -137,5 +137,6 @@ def _call(name: str, build: Callable[..., Reward], options: dict[str, Any], plac
         inspect.signature(build).bind(**options, **placed)
     except TypeError as error:
         known = ", ".join(key for key in parameters if key not in placement) or "none"
-        raise ValueError(f"reward {name!r}: {error}; its options are: {known}") from None
+        told = f". It is {_REWARDS[name].description}" if name in _REWARDS else ""
+        raise ValueError(f"reward {name!r}: {error}; its options are: {known}{told}") from None
     return build(**options, **placed)

@@ -51,7 +51,8 @@ class SigLIPScore:
 INFO = (
     RewardInfo(
         "siglip_score",
-        "log-odds that image and text belong together; model: folder or hub id of a SigLIP or SigLIP 2",
+        "log-odds that image and text belong together; model: folder or hub id of a SigLIP or SigLIP 2, such as "
+        "google/siglip2-base-patch16-224 (Apache-2.0)",
         "[b - exp(s), b + exp(s)]",
         True,
         SigLIPScore,
