@@ -44,12 +44,24 @@ def ways(bed: Bed) -> dict[str, Callable[[], list[float]]]:
         "one at a time, new prompts": lambda: new(1),
         "two rewards, one pass": lambda: _scores(both, images, prompts),
         "two rewards, two passes": apart,
+        "products alone": lambda: _products(hps, bed.count),
     }
 
 
 @torch.no_grad()
 def _scores(reward: Reward, images: torch.Tensor, prompts: list[str]) -> list[float]:
     return score(reward, images, prompts).tolist()
+
+
+@torch.no_grad()
+def _products(reward: HPSv2, count: int) -> list[float]:
+    """What no batch can do without: the linear layers of the image tower, one after the other, on any numbers."""
+    tower = reward.backbone.model.vision_model
+    rows = count * len(tower.embeddings.position_embedding.weight)
+    for layer in tower.modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer(torch.ones(()).expand(rows, layer.in_features).contiguous())
+    return []
 
 
 def save(bed: Bed) -> None:
