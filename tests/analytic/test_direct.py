@@ -9,7 +9,8 @@ from sfumato.analytic import QuadraticReward, affine_steps, analytic_pipeline, d
 from sfumato.analytic.pipeline import tune
 from sfumato.pipelines.adapters import AdapterSwitch, denoiser
 from sfumato.pipelines.predictions import noise_like
-from sfumato.training import AlignProp, Batch, Draft, DraftLV, ReFL
+from sfumato.pipelines.stochastic import LEAST, stochastic_steps
+from sfumato.training import AdjointMatching, AlignProp, Batch, Draft, DraftLV, ReFL
 from sfumato.training.regularizers import KL, Distillation, GaussianKL
 from sfumato.training.terms import Terms, Trajectory
 from tests.analytic.bed import scheduler
@@ -91,6 +92,29 @@ def test_align_prop_with_k_steps_is_draft_k(last_steps):
             )
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
         assert found.logs["last_steps"] == last_steps
+
+
+@pytest.mark.parametrize(("name", "eta"), NOISY)
+def test_adjoint_matching_is_a_regression_on_the_adjoint(name, eta):
+    """All steps are affine maps, so that the base model carries the adjoint back by their slopes."""
+    with bed(name, eta=eta) as (batch, sampled, steps):
+        linear, curvature = REWARD.terms(sampled.images.flatten(1))
+        end = -(linear - curvature * sampled.images.flatten(1)) / 0.5
+
+        def loss(*world):
+            total, adjoint = 0.0, end
+            for step, recorded in reversed(list(zip(steps, sampled.steps, strict=True))):
+                x = recorded.sample.flatten(1)
+                if step.noise > LEAST:
+                    apart = step.follow * (denoised(step, x, *world) - denoised(step, x, MEAN_B, VAR_B))
+                    total = total + (apart / step.noise + step.noise * adjoint).square().sum(1).mean() / 2
+                slope = step.alpha * VAR_B / (step.alpha**2 * VAR_B + step.sigma**2)
+                adjoint = (step.keep + step.follow * slope) * adjoint
+            return total
+
+        noisy = set(stochastic_steps(batch.pipe, sampled))
+        outcomes = AdjointMatching(0.5)._matched(batch, batch.sample(last_steps=1, record=True), noisy, 1.0)
+        assert_gradient(batch.pipe, outcomes, loss)
 
 
 @pytest.mark.parametrize(("name", "eta"), NOISY)
