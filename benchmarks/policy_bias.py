@@ -30,15 +30,19 @@ FIRST = {
     "two of the steps, weighted by T / |S|": Estimator(subset=2),
     "two of the steps, unweighted": Estimator(subset=2, weighted=False),
     "own image in the baseline": Estimator(own=True),
-    "divided by the standard deviation": Estimator(normalised=True),
+    "divided by the group's standard deviation": Estimator(spread="group"),
+    "divided by the update's standard deviation": Estimator(spread="update"),
+    "the same, clipped at 1": Estimator(spread="update", largest=1.0),
     "log-probabilities averaged over dims": Estimator(averaged=True),
-    "the last four together": Estimator(own=True, normalised=True, averaged=True, subset=2, weighted=False),
+    "all defaults of DDPO, but sums over steps": Estimator(own=True, spread="group", averaged=True),
+    "all defaults of Flow-GRPO, but sums over steps": Estimator(own=True, spread="update", averaged=True),
 }
 SECOND = {
     "second pass, ratios of trajectories": Estimator(together=True),
     "second pass, ratios of steps": Estimator(),
     "second pass, clipped at 0.2": Estimator(clip=0.2),
     "second pass, clipped at 0.05": Estimator(clip=0.05),
+    "second pass, averaged, clipped at 0.0001": Estimator(averaged=True, clip=1e-4),
 }
 
 

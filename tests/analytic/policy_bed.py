@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -196,7 +196,9 @@ class Estimator:
 
     Attributes:
         own: the baseline includes an image's own reward (GRPO), instead of the others' alone.
-        normalised: advantages are divided by the standard deviation of the group's rewards (GRPO, DDPO).
+        spread: advantages are divided by the standard deviation of the rewards of the group (GRPO, DDPO), or of a pair
+            of groups, one of each kind, which is an update (Flow-GRPO's code).
+        largest: what they are clipped to thereafter.
         averaged: log-probabilities are averaged over dims (DDPO, Flow-GRPO).
         subset: how many steps are used for each image, drawn at random; None for all.
         weighted: the steps used are weighted by T / |S|.
@@ -205,7 +207,8 @@ class Estimator:
     """
 
     own: bool = False
-    normalised: bool = False
+    spread: Literal["group", "update"] | None = None
+    largest: float = math.inf
     averaged: bool = False
     subset: int | None = None
     weighted: bool = True
@@ -217,7 +220,10 @@ class Estimator:
         size = rewards.shape[1]
         others = (rewards.sum(1, keepdim=True) - rewards) / (size - 1)
         found = rewards - (rewards.mean(1, keepdim=True) if self.own else others)
-        return found / (rewards.std(1, keepdim=True) + 1e-4) if self.normalised else found
+        if self.spread:
+            compared = rewards if self.spread == "group" else rewards.view(-1, len(KINDS) * size)
+            found = found.view_as(compared) / (compared.std(1, keepdim=True, correction=0) + 1e-6)
+        return found.clamp(-self.largest, self.largest)
 
     def loss(self, log_probs: Tensor, sampled: Sampled, dimensions: int = 3) -> Tensor:
         """0-d, from log-probabilities (T, B) with gradient."""

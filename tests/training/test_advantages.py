@@ -27,6 +27,13 @@ def test_they_are_those_of_the_formulas(baseline, normalize, expected):
     torch.testing.assert_close(advantages(REWARDS, PROMPTS, baseline, normalize), torch.cat(expected))
 
 
+@pytest.mark.parametrize("normalize", ["prompt", "update"])
+def test_the_default_bound_is_out_of_reach_of_few_images(normalize):
+    """That of n images in units of their standard deviation is the square root of n - 1."""
+    found = {n: float(advantages(torch.eye(n)[0], ["a"] * n, "prompt", normalize).max()) for n in (4, 26, 27)}
+    assert found == pytest.approx({4: 3**0.5, 26: 5.0, 27: 26**0.5}, abs=1e-4)
+
+
 def test_large_ones_are_clipped():
     assert advantages(REWARDS, PROMPTS, "prompt", clip=2.5).tolist() == [-2.0, -1.0, 2.5, -2.0, -1.0, -1.0, 2.5]
 
