@@ -182,6 +182,22 @@ def test_pairs_of_the_base_are_judged_by_the_reward_and_drawn_anew(tmp_path):
     assert torch.equal(preferred.latents, first.latents[first.weights == 1])
 
 
+def test_the_best_of_several_candidates_is_learned_from():
+    pipe, seen = pipeline("sd"), []
+
+    def noted(images, prompts):
+        seen.append(brightness(images, prompts))
+        return seen[-1]
+
+    update = single(pipe, reward=noted)
+    examples = SFT(candidates=3).source(update, update.batches[0], whole=True)
+    best = torch.stack(seen, 1).argmax(1)
+    assert torch.equal(examples.weights.view(3, 3), torch.nn.functional.one_hot(best, 3).to(examples.weights))
+    assert examples.rows == [0, 0, 0, 1, 1, 1, 2, 2, 2] and len(set(best.tolist())) > 1
+    two = SFT().source(update, update.batches[0], whole=True)
+    assert torch.equal(two.latents[::2], examples.latents[::3])
+
+
 def test_equal_rewards_make_a_tie():
     pipe = pipeline("sd")
     update = single(pipe, reward=lambda images, prompts: images.new_zeros(len(images)))

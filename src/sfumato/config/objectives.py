@@ -133,6 +133,9 @@ class SFTConfig(Strict):
 
     name: Literal["sft"] = Field("sft", description="which objective")
     pairs: str | None = PAIRS
+    candidates: int = Field(
+        2, ge=2, description="without a file: so many images of the base model, of which the reward prefers one"
+    )
     noise_levels: int | None = NOISE_LEVELS
     noise_draws: int = NOISE_DRAWS
 

@@ -1,4 +1,4 @@
-"""Images to learn from: those of a file, or for each prompt two of the base model, between which the reward decides."""
+"""Images to learn from: those of a file, or for each prompt some of the base model, between which the reward decides."""
 
 from __future__ import annotations
 
@@ -151,35 +151,43 @@ class FromFile:
         return latents
 
 
+@dataclass(frozen=True)
 class FromBase:
-    """Two images of the base model for each prompt, sampled anew in every update; the reward prefers the larger one."""
+    """Images of the base model for each prompt, sampled anew in every update; that of the highest reward is preferred.
+
+    Attributes:
+        candidates: so many for each prompt.
+    """
+
+    candidates: int = 2
 
     def check(self, pipe: Any, prompt: str, call: dict[str, Any]) -> None:
         pass
 
     def __call__(self, update: Update, batch: Batch, whole: bool) -> Examples:
-        seeds = update.random(OTHER_SEEDS).integers(2**32, size=len(update.prompts))[batch.place].tolist()
+        shape = (self.candidates - 1, len(update.prompts))
+        others = update.random(OTHER_SEEDS).integers(2**32, size=shape)[:, batch.place].tolist()
         with batch.base(), torch.no_grad():
-            found = [each.sample(record=True) for each in (batch, replace(batch, seeds=seeds))]
-            first, second = (batch.score(each.images) for each in found)
-        label = torch.where(first == second, 0.5, (first > second).to(first))
+            found = [each.sample(record=True) for each in (batch, *(replace(batch, seeds=seeds) for seeds in others))]
+            scores = torch.stack([batch.score(each.images) for each in found], 1)
+        best = (scores == scores.amax(1, keepdim=True)).to(scores)
         count = len(batch.prompts)
         examples = Examples(
             torch.stack([each.steps[-1].next_sample for each in found], 1).flatten(0, 1),
             [prompt for prompt in batch.prompts for _ in found],
             [row for row in range(count) for _ in found],
-            torch.stack([label, 1 - label], 1).flatten(),
+            (best / best.sum(1, keepdim=True)).flatten(),
         )
         return examples if whole else examples[examples.weights.nonzero().flatten().tolist()]
 
 
-def from_pairs(path: str | None) -> Source:
-    """Pairs of a file, or of the base model where there is none.
+def from_pairs(path: str | None, candidates: int = 2) -> Source:
+    """Pairs of a file, or so many candidates of the base model where there is none.
 
     Raises:
         ValueError: there is no such file, or it is empty or has a line that is no pair.
     """
-    return FromBase() if path is None else _from_file(path, _pair_rows)
+    return FromBase(candidates) if path is None else _from_file(path, _pair_rows)
 
 
 def from_images(path: str) -> Source:

@@ -19,22 +19,24 @@ from sfumato.training.update import Tally, Update
 class SFT:
     """The denoising loss (Ho et al. 2020, arXiv 2006.11239, eq. 14) on the preferred image of each pair.
 
-    It is the baseline of Diffusion-DPO (arXiv 2311.12908). Of a tie both images count half. On pairs of the base model
-    it is fine-tuning on the better of two (RAFT, Dong et al. 2023, arXiv 2304.06767).
+    It is the baseline of Diffusion-DPO (arXiv 2311.12908). Of a tie both images count half. On images of the
+    base model it is fine-tuning on the best of several (RAFT, Dong et al. 2023, arXiv 2304.06767).
 
     Attributes:
-        pairs: a JSONL file of pairs; None for two images of the base model per prompt, judged by the reward.
+        pairs: a JSONL file of pairs; None for images of the base model, judged by the reward.
+        candidates: how many of them for each prompt.
         noise_levels: size of the grid they are drawn from; None for that of sampling.
         noise_draws: of a noise level and noise, for each image. More of them cost little beside sampling one.
     """
 
     pairs: str | None = None
+    candidates: int = 2
     noise_levels: int | None = 500
     noise_draws: int = 1
 
     @cached_property
     def source(self) -> Source:
-        return from_pairs(self.pairs)
+        return from_pairs(self.pairs, self.candidates)
 
     def check(self, reward: Reward) -> None:
         pass
