@@ -17,7 +17,7 @@ NOISE_LEVELS: Any = Field(
     500, ge=1, description="size of the grid from which noise levels are drawn; null means that of sampling"
 )
 NOISE_DRAWS: Any = Field(
-    1, ge=1, description="noise levels, and noise, at which each pair is looked at; cheap beside sampling a pair"
+    1, ge=1, description="noise levels, and noise, at which each pair is looked at; cheaper than more pairs"
 )
 
 

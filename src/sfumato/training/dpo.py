@@ -35,7 +35,7 @@ class DiffusionDPO:
         beta: the larger, the nearer the tuned model stays to the base.
         pairs: a JSONL file of pairs; None for two images of the base model per prompt, judged by the reward.
         noise_levels: size of the grid they are drawn from; None for that of sampling.
-        noise_draws: of a noise level and noise, for each pair. More of them cost little beside sampling a pair.
+        noise_draws: of a noise level and noise, for each pair. More of them are cheaper than sampling more pairs.
     """
 
     beta: float = 5000.0

@@ -1,4 +1,4 @@
-"""Images to learn from: those of a file, or for each prompt some of the base model, between which the reward decides."""
+"""Images to learn from: of a file, or for each prompt some of the base model, between which the reward decides."""
 
 from __future__ import annotations
 

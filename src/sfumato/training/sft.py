@@ -26,7 +26,7 @@ class SFT:
         pairs: a JSONL file of pairs; None for images of the base model, judged by the reward.
         candidates: how many of them for each prompt.
         noise_levels: size of the grid they are drawn from; None for that of sampling.
-        noise_draws: of a noise level and noise, for each image. More of them cost little beside sampling one.
+        noise_draws: of a noise level and noise, for each image. More of them are cheaper than sampling more images.
     """
 
     pairs: str | None = None
