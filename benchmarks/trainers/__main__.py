@@ -2,7 +2,7 @@
 
     python benchmarks/trainers          # time and memory of an update on one random pipeline; about 20 minutes
     python benchmarks/trainers reward   # time to a held-out reward on emoji-64; hours, an interrupted run continues
-    python benchmarks/trainers units    # what cheaper steps save, and what they do to the gradient; 5 minutes
+    python benchmarks/trainers units    # what cheaper steps save, and what they do to the gradient; 10 minutes
 
 The peers get an environment of their own, build/peers-trl, made at the first run. Every measurement is a process of its
 own on the CPU; the sides take turns. `--quick` sees that it works.

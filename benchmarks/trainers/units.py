@@ -13,6 +13,7 @@ from typing import Any
 
 import diffusers
 import torch
+from accelerate import Accelerator
 from bed import EMOJI, HELD_OUT, PROMPTS, RANK, preference
 from diffusers import DiffusionPipeline
 
@@ -21,15 +22,21 @@ from sfumato.pipelines.halves import conditional_gradient
 from sfumato.pipelines.prefix import cheaper, computed_in, merged
 from sfumato.pipelines.rollout import rollout
 from sfumato.pipelines.skipping import denoised_every
+from sfumato.rewards import as_reward
+from sfumato.training import DDPO, Batch
+from sfumato.training.update import Update
 
 HALVES = "all exact, but no gradient through the unconditional half"
-SCHEDULERS = ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "PNDMScheduler", "UniPCMultistepScheduler")
+SCHEDULERS = [
+    f"{name}Scheduler" for name in ("DPMSolverMultistep", "EulerDiscrete", "HeunDiscrete", "PNDM", "UniPCMultistep")
+]
 
 
 def report(folder: Path, rounds: int, batches: int, threads: int) -> Iterator[str]:
     torch.set_num_threads(threads)
     yield from costs(folder, rounds)
     yield from gradients(batches)
+    yield from policy_gradients(batches)
 
 
 def costs(folder: Path, rounds: int) -> Iterator[str]:
@@ -89,11 +96,7 @@ def timed(units: dict[str, Callable[[], object]], rounds: int) -> dict[str, list
 
 def gradients(batches: int) -> Iterator[str]:
     """Cosine and length of the gradient of cheaper updates, relative to the exact one of the same images."""
-    pipe = DiffusionPipeline.from_pretrained(EMOJI, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
-    load_lora(pipe, EMOJI / "tuned", "tuned")
-    for name, parameter in denoiser(pipe).named_parameters():
-        parameter.requires_grad_("lora_" in name)
+    pipe = emoji()
     switch, own = AdapterSwitch(denoiser(pipe), "tuned"), pipe.scheduler
     together = {"every 2 steps, bfloat16, LoRA merged": partial(cheaper, pipe, switch, torch.bfloat16, 2)}
     prefixes = {
@@ -113,6 +116,38 @@ def gradients(batches: int) -> Iterator[str]:
     for name in SCHEDULERS:
         pipe.scheduler = getattr(diffusers, name).from_config(own.config)
         yield from compared(pipe, 20, batches, together)
+
+
+def emoji() -> Any:
+    """emoji-64 with its bundled LoRA, which can be trained."""
+    pipe = DiffusionPipeline.from_pretrained(EMOJI, safety_checker=None)
+    pipe.set_progress_bar_config(disable=True)
+    load_lora(pipe, EMOJI / "tuned", "tuned")
+    for name, parameter in denoiser(pipe).named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    return pipe
+
+
+def policy_gradients(batches: int) -> Iterator[str]:
+    """What an update of DDPO becomes without the gradient of the unconditional half of guidance, all steps trained."""
+    pipe, reward = emoji(), as_reward(preference())
+    yield f"{'DDPO on emoji-64 without the unconditional gradient':60}{'cosine':>9}{'worst':>9}{'CPU of':>9}"
+    for guidance in (3.0, 7.5):
+        call = {"num_inference_steps": 12, "guidance_scale": guidance, "eta": 1.0}
+        cosines, seconds = [], []
+        for number in range(batches):
+            prompts, seeds = [name for name in PROMPTS[:2] for _ in range(4)], range(8 * number, 8 * number + 8)
+            batch = Batch(pipe, prompts, list(seeds), call, reward, nullcontext, place=slice(0, 8))
+            found = []
+            for whole in (True, False):
+                start = time.process_time()
+                list(DDPO(unconditional_gradient=whole)(Update(1, 0, prompts, [batch], Accelerator(cpu=True))))
+                seconds.append(time.process_time() - start)
+                found.append(torch.cat([parameter.grad.flatten() for parameter in trainable(denoiser(pipe))]).double())
+                denoiser(pipe).zero_grad()
+            cosines.append(float(torch.cosine_similarity(*found, 0)))
+        ratio = sum(seconds[1::2]) / sum(seconds[::2])
+        yield f"{f'guidance {guidance:g}':60}{statistics.mean(cosines):9.3f}{min(cosines):9.3f}{ratio:9.3f}"
 
 
 def compared(
