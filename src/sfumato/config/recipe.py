@@ -207,37 +207,52 @@ def read_arguments(arguments: Sequence[str], read: Callable[[Path], dict[str, An
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
     """A sentence for each problem of values that do not fit a group of keys."""
     for problem in error.errors():
-        path, models = _followed(root, problem["loc"])
-        if problem["type"] == "extra_forbidden":
+        path, models, siblings = _followed(root, problem["loc"])
+        if problem["type"] == "extra_forbidden" and any(path[-1] in model.model_fields for model in siblings):
+            yield (
+                f"{'.'.join(path)!r} is no key of {_kinds(models[0])[0]!r}: to change from one to another, replace "
+                f"the whole section, '{'.'.join(path[:-1])}={{...}}'"
+            )
+        elif problem["type"] == "extra_forbidden":
             known = [key for model in models for key in model.model_fields]
             near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
             hint = f"did you mean {'.'.join([*path[:-1], *near])!r}?" if near else f"known here: {', '.join(known)}"
             yield f"unknown key {'.'.join(path)!r}: {hint}"
         elif problem["type"] == "missing":
             yield f"{'.'.join(path)!r} is missing"
+        elif problem["type"] == "union_tag_invalid":
+            key, kind, known = (problem["ctx"][name] for name in ("discriminator", "tag", "expected_tags"))
+            near = difflib.get_close_matches(kind, re.findall("'([^']*)'", known), 1)
+            hint = f"did you mean {near[0]!r}? There are" if near else "there are"
+            yield f"{'.'.join(path)}: no {key[1:-1]} is {kind!r}: {hint} {known}"
         else:
             message = problem["msg"].removeprefix("Value error, ")
             yield f"{'.'.join(path)}: {message}" if path else message
 
 
-def _followed(root: type[BaseModel], location: tuple[int | str, ...]) -> tuple[list[str], list[type[BaseModel]]]:
-    """The location of a validation error as a path of keys, and the groups of keys in which it ends.
+def _followed(
+    root: type[BaseModel], location: tuple[int | str, ...]
+) -> tuple[list[str], list[type[BaseModel]], list[type[BaseModel]]]:
+    """The location of a validation error as a path of keys, the groups of keys in which it ends, and their other kinds.
 
     Where a group is one of several kinds, pydantic puts the kind into the location; a recipe has no such key.
     """
-    path, models, inner = [], [root], [root]
+    path: list[str] = []
+    models, inner, siblings = [root], [root], []
     for part in location:
         kinds = [model for model in inner if part in _kinds(model) and part not in model.model_fields]
         if kinds:
+            siblings = [model for model in inner if model not in kinds]
             models = inner = kinds
             continue
+        siblings = [] if models is not inner else siblings
         path.append(str(part))
         models = inner if inner else models
         fields = [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]
         inner = [t for field in fields for t in _types(field.annotation) if issubclass(t, BaseModel)] or (
             inner if isinstance(part, int) else []
         )
-    return path, models
+    return path, models, siblings
 
 
 def _kinds(model: type[BaseModel]) -> list[Any]:
