@@ -134,6 +134,32 @@ def test_a_method_with_other_points_is_left_out_of_that_run(tmp_path):
     assert list(group.pairs[0].differences) == ["run0", "run1"]
 
 
+def test_a_checkpoint_is_the_same_point_after_the_same_share_of_the_updates(tmp_path):
+    paths = []
+    for updates, checkpoint in ((12, 3), (60, 15), (20, 15)):
+        frontier = json.loads(json.dumps(BETTER))
+        early = {"kind": "tuned", "training": "tuned", "checkpoint": checkpoint}
+        next(p for p in frontier["points"] if p["name"] == "lora-0.3")["definition"] = early
+        training = {"seed": 0, "steps": updates}
+        paths.append(write_run(tmp_path / f"run{updates}", frontier, training=training).path)
+    found = compare_runs(read_runs(paths))
+    assert found.left_out == {"run20: LoRA scale": "measured at other points than in most runs"}
+
+
+def test_between_base_models_a_variant_counts_by_its_name(tmp_path):
+    frontier = json.loads(json.dumps(BETTER))
+    next(p for p in frontier["points"] if p["name"] == "lora-0.3")["definition"] = {"kind": "tuned", "training": "kl"}
+    paths = []
+    for seed, (model, coefficient) in enumerate((("one", 2), ("one", 2), ("one", 3), ("other", 0.01))):
+        run = write_run(tmp_path / f"run{seed}", frontier, training={"seed": seed}, pipeline={"path": model})
+        variants = {"kl": {"regularizers.kl.coefficient": coefficient}}
+        run.recipe_path.write_text(json.dumps(run.recipe | {"variants": variants}))
+        paths.append(run.path)
+    found = compare_runs(read_runs(paths))
+    assert found.left_out == {"run2: LoRA scale": "measured at other points than in most runs"}
+    assert list(found.overall[0].differences) == ["run0", "run1", "run2", "run3"]
+
+
 def test_a_variant_of_the_same_name_is_another_point(tmp_path):
     frontier = json.loads(json.dumps(BETTER))
     next(p for p in frontier["points"] if p["name"] == "lora-0.3")["definition"] = {"kind": "tuned", "training": "kl"}

@@ -101,7 +101,9 @@ def compare_runs(runs: Sequence[TunedRun]) -> Comparison:
 
     A run is left out, with the reason, if its axes or its reference point are not those of most runs, if tuning changed
     an axis within noise only, if it compares no methods, if it is the same trained model as another, or if it repeats
-    another's settings and training seed. A method is left out of a run that gave it other points than most runs did.
+    another's settings and training seed. A method is left out of a run that gave it other points than most runs did: a
+    checkpoint is the same point after the same share of the updates, and between base models or rewards, where a
+    coefficient means something else, a training under the same name is the same point.
     """
     left_out: dict[str, str] = {}
     kept = list(_trained_apart(list(_comparable(runs, left_out)), left_out))
@@ -110,7 +112,7 @@ def compare_runs(runs: Sequence[TunedRun]) -> Comparison:
         members = [run for run in kept if (run.model, run.reward) == (model, reward)]
         groups.append(_group(model, reward, members, left_out))
     among = [run for run in kept if run.name not in left_out]
-    aligned = _align(among, left_out if len(groups) > 1 else {})
+    aligned = _align(among, left_out if len(groups) > 1 else {}, by_name=len(groups) > 1)
     return Comparison(
         axes=dict(among[0].frontier["axes"]) if among else {},
         groups=tuple(groups),
@@ -200,12 +202,12 @@ def _settings(recipe: dict[str, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, value
 
 
-def _align(runs: Sequence[TunedRun], left_out: dict[str, str]) -> dict[str, set[str]]:
+def _align(runs: Sequence[TunedRun], left_out: dict[str, str], by_name: bool = False) -> dict[str, set[str]]:
     """The methods of each run that have the points that most runs gave them; the others go to `left_out`."""
     found: dict[str, set[str]] = {run.name: set() for run in runs}
     methods = dict.fromkeys(method["name"] for run in runs for method in run.frontier["methods"])
     for name in methods:
-        points = {run.name: described for run in runs if (described := _points(run, name)) is not None}
+        points = {run.name: described for run in runs if (described := _points(run, name, by_name)) is not None}
         usual = _most(points.values())
         for run, described in points.items():
             if described == usual:
@@ -215,14 +217,25 @@ def _align(runs: Sequence[TunedRun], left_out: dict[str, str]) -> dict[str, set[
     return found
 
 
-def _points(run: TunedRun, method: str) -> str | None:
-    """What a run measured of a method, without base and tuned, as text to compare; None if it did not."""
+def _points(run: TunedRun, method: str, by_name: bool) -> str | None:
+    """What a run measured of a method, without base and tuned, as text to compare; None if it did not.
+
+    Args:
+        by_name: whether a training is told by its name alone, not by its settings.
+    """
     listed = next((entry["points"] for entry in run.frontier["methods"] if entry["name"] == method), None)
     if listed is None:
         return None
     definitions = [point.get("definition", {}) for point in run.frontier["points"] if point["name"] in listed[1:-1]]
     variants = run.recipe.get("variants") or {}
-    return json.dumps([[definition, variants.get(definition.get("training"))] for definition in definitions])
+    described = []
+    for definition in definitions:
+        variant = variants.get(definition.get("training")) or {}
+        if "checkpoint" in definition:
+            updates = variant.get("steps", run.recipe["training"]["steps"])
+            definition = definition | {"checkpoint": definition["checkpoint"] / updates}
+        described.append([definition, None if by_name else variant])
+    return json.dumps(described)
 
 
 def _pairs(runs: Sequence[TunedRun], aligned: dict[str, set[str]], repeated: bool) -> Iterator[Pair]:

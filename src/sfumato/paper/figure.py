@@ -113,7 +113,7 @@ def draw(runs: Sequence[TunedRun], choices: Sequence[Choice], columns: int) -> F
     for panel, run, choice in zip(panels, runs, choices, strict=False):
         _panel(panel, run, choice, looks)
         if len(runs) > 1:
-            panel.set_title(f"{run.name}: {run.model}, {run.reward}, seed {run.seed}")
+            panel.set_title(f"{run.name}, seed {run.seed}" if alike else f"{run.name}: {run.model}, {run.reward}")
     for panel in panels[len(runs) :]:
         panel.remove()
     _legend(figure, looks, columns)

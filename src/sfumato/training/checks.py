@@ -32,6 +32,8 @@ def check_training(
         ValueError: the reward, the pipeline or the way it is sampled does not suit the objective or a penalty, or a
             prompt, LoRA target, tracker or what watching needs is missing.
     """
+    if isinstance(prompts, str):
+        raise ValueError(f"the training prompts are one text, {prompts!r}: give a list of texts")
     if not prompts:
         raise ValueError("there are no prompts to train on")
     objective.check(reward)
