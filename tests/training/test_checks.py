@@ -4,6 +4,7 @@ import pytest
 from accelerate import tracking
 
 from sfumato.config import SamplingConfig
+from sfumato.pipelines.adapters import add_lora
 from sfumato.pipelines.plan import planned_steps
 from sfumato.rewards import as_reward
 from sfumato.training import Draft
@@ -48,6 +49,7 @@ def test_looking_ahead_runs_no_denoiser_and_leaves_nothing():
     ("changes", "message"),
     [
         ({"prompts": []}, "no prompts"),
+        ({"prompts": "bird"}, "prompts are one text, 'bird': give a list"),
         ({"sampling": SamplingConfig(arguments={"etta": 1.0})}, "takes no argument 'etta': did you mean 'eta'"),
         ({"sampling": SamplingConfig(arguments={"height": 13, "width": 13})}, "divisible by 8"),
         ({"lora": {"targets": ["nonesuch"]}}, "no layer named nonesuch"),
@@ -57,6 +59,15 @@ def test_looking_ahead_runs_no_denoiser_and_leaves_nothing():
 def test_what_cannot_work_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         check(**changes)
+
+
+def test_a_pipeline_that_was_trained_already_is_refused_until_its_lora_is_gone():
+    pipe, arguments = tiny.pipeline("sd"), (as_reward(brightness), ["red"], settings(), SAMPLING["sd"])
+    add_lora(pipe, rank=2, adapter="tuned")
+    with pytest.raises(ValueError, match="carries a LoRA 'tuned' already, as after a training: load the pipe"):
+        check_training(pipe, Draft(), *arguments)
+    pipe.delete_adapters("tuned")
+    check_training(pipe, Draft(), *arguments)
 
 
 def test_a_tracker_that_is_not_installed_is_refused(monkeypatch):

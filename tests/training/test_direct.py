@@ -12,7 +12,7 @@ from sfumato.pipelines.predictions import noise_like, noised
 from sfumato.pipelines.rollout import continued
 from sfumato.rewards import as_reward
 from sfumato.rewards.jpeg import JPEGCompressibility
-from sfumato.training import AlignProp, Batch, DraftLV, ReFL
+from sfumato.training import AlignProp, Batch, Draft, DraftLV, ReFL
 from tests import tiny
 from tests.training.common import brightness, make_trainer, sample
 
@@ -103,6 +103,7 @@ def test_a_reward_without_gradient_is_refused(objective, tmp_path):
     [
         (AlignProp(high=3), "through the last 3 steps, but DDIMScheduler takes only 2: lower training.objective.high"),
         (AlignProp(low=3), "through the last 3 steps, but DDIMScheduler takes only 2: lower training.objective.low"),
+        (Draft(0), "training.objective.last_steps is 0, but one step at least has to carry gradient"),
         (AlignProp(low=2, high=1), "training.objective.high is 1, less than low, which is 2"),
         (ReFL((0.2, 0.8)), r"none of the 2 steps has a progress within training.objective.span, which is \[0.2, 0.8\]"),
     ],

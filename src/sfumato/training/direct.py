@@ -43,12 +43,14 @@ def check_differentiable(reward: Reward, method: str) -> None:
 
 
 def check_steps(pipe: Any, prompt: str, call: dict[str, Any], last_steps: int, key: str = "last_steps") -> None:
-    """Raise ValueError if the pipeline takes fewer scheduler steps than are to carry gradient.
+    """Raise ValueError if no step is to carry gradient, or more than the pipeline takes scheduler steps.
 
     Args:
         last_steps: how many are to.
         key: the setting of the objective that says so.
     """
+    if last_steps < 1:
+        raise ValueError(f"training.objective.{key} is {last_steps}, but one step at least has to carry gradient")
     steps = planned_steps(pipe, prompt=prompt, **call)
     if last_steps > steps:
         raise ValueError(

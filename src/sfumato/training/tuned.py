@@ -151,10 +151,15 @@ def _in_float32(own: nn.Parameter) -> nn.Parameter:
 
 def check_weights(pipe: Any, config: TrainingConfig) -> None:
     """Raise ValueError if the weights that are to be trained are not there, or not such that they can be."""
+    module, name = denoiser(pipe), denoiser_name(pipe)
     if config.lora:
         present_targets(pipe, config.lora.targets or ATTENTION)
+        if ADAPTER in adapter_names(module):
+            raise ValueError(
+                f"the {name} carries a LoRA {ADAPTER!r} already, as after a training: load the pipeline again, or "
+                f"remove it by pipe.delete_adapters({ADAPTER!r})"
+            )
         return
-    module, name = denoiser(pipe), denoiser_name(pipe)
     if loras := adapter_names(module):
         raise ValueError(
             f"training.lora: null trains the whole {name}, but that carries LoRAs ({', '.join(loras)}): first remove "
