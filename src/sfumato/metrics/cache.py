@@ -97,7 +97,7 @@ def _checksums(shard: Path) -> dict[str, str]:
     try:
         with safe_open(shard, framework="pt") as file:
             return json.loads((file.metadata() or {}).get("sha256", "{}"))
-    except (SafetensorError, OSError, ValueError):
+    except (SafetensorError, OSError, RuntimeError, ValueError):
         return {}
 
 
@@ -106,7 +106,7 @@ def _rows(shard: Path, checksums: dict[str, str]) -> dict[str, torch.Tensor]:
     try:
         with safe_open(shard, framework="pt") as file:
             rows = {key: file.get_tensor(key) for key in checksums}
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, RuntimeError):  # torch opens the file once more, and it may be gone by then
         return {}
     return {key: row.clone() for key, row in rows.items() if _checksum(row) == checksums[key]}
 
