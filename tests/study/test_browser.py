@@ -98,8 +98,8 @@ def heading(browser):
 
 
 def answers(store):
-    with store.read() as session:
-        return [(row["kind"], row["place"], row["answer"]) for row in vote_rows(session, store.study)]
+    with store.read() as connection:
+        return [(row["kind"], row["place"], row["answer"]) for row in vote_rows(connection, store.study)]
 
 
 @pytest.mark.parametrize(

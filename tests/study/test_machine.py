@@ -45,8 +45,8 @@ class Voting(RuleBasedStateMachine):
         return reply.status_code
 
     def live(self) -> int:
-        with self.store.read() as session:
-            return len(vote_rows(session, self.store.study))
+        with self.store.read() as connection:
+            return len(vote_rows(connection, self.store.study))
 
     @rule(who=SOMEBODY)
     def begin_or_look(self, who: int) -> None:
@@ -114,20 +114,20 @@ class Voting(RuleBasedStateMachine):
         self.switch(True)
 
     def switch(self, is_open: bool) -> None:
-        self.store.write(lambda session: session.execute(sa.update(StudyRow).values(open=is_open)))
+        self.store.write(lambda connection: connection.execute(sa.update(StudyRow).values(open=is_open)))
 
     @rule()
     def time_passes(self) -> None:
         late = sa.update(Assignment).values(claimed_at=Assignment.claimed_at - 3600)
-        self.store.write(lambda session: session.execute(late))
+        self.store.write(lambda connection: connection.execute(late))
 
     @invariant()
     def nothing_is_lost_or_counted_twice(self) -> None:
         if not hasattr(self, "store"):
             return
-        with self.store.read() as session:
-            rows = vote_rows(session, self.store.study)
-            voted = session.execute(sa.select(sa.func.count()).where(Assignment.voted)).scalar_one()
+        with self.store.read() as connection:
+            rows = vote_rows(connection, self.store.study)
+            voted = connection.execute(sa.select(sa.func.count()).where(Assignment.voted)).scalar_one()
         assert len(rows) == self.votes == voted
         assert max(Counter((row["rater"], row["item"]) for row in rows).values(), default=1) == 1
         assert max(Counter(row["item"] for row in rows if row["passed"] is None).values(), default=0) <= 2

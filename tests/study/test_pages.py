@@ -14,8 +14,8 @@ from tests.study.conftest import Person
 
 
 def votes(store):
-    with store.read() as session:
-        return vote_rows(session, store.study)
+    with store.read() as connection:
+        return vote_rows(connection, store.study)
 
 
 def answer_all(person):

@@ -22,8 +22,8 @@ def votes_of(study, raters, preference, **options):
     store = Store(study)
     try:
         simulate_votes(store, raters, preference, **options)
-        with store.read() as session:
-            return vote_rows(session, study)
+        with store.read() as connection:
+            return vote_rows(connection, study)
     finally:
         store.close()
 
@@ -108,7 +108,7 @@ def test_they_do_not_mix_with_people_and_name_what_is_missing(tmp_path):
     with pytest.raises(ValueError, match="of all operating points: aig, kl is missing"):
         votes_of(study, 1, Preference(values={"base": 0.0, "tuned": 1.0}))
     store = Store(study)
-    store.write(lambda session: voting.join(session, "0" * 32))
+    store.write(lambda connection: voting.join(connection, "0" * 32))
     with pytest.raises(ValueError, match="people take part"):
         simulate_votes(store, 1, Preference(values=WORTH))
     store.close()

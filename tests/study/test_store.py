@@ -35,21 +35,21 @@ def opened(url, tmp_path):
 def take_part(store, rater, votes=100):
     """A rater who chooses the first picture as long as there is something to choose."""
     study, done = store.study, 0
-    store.write(lambda session: voting.join(session, rater))
-    held = store.write(lambda session: voting.give(session, study, rater))
+    store.write(lambda connection: voting.join(connection, rater))
+    held = store.write(lambda connection: voting.give(connection, study, rater))
     while held and done < votes:
         now, key = held[0], secrets.token_hex(16)
         answer = study.items[now.item].order(now.turn)[0]
-        held = store.write(lambda session, now=now, key=key, answer=answer: voting.vote(
-            session, study, rater, now.assignment, key, answer, 2.0
+        held = store.write(lambda connection, now=now, key=key, answer=answer: voting.vote(
+            connection, study, rater, now.assignment, key, answer, 2.0
         ))  # fmt: skip
         done += 1
     return done
 
 
 def rows_of(store):
-    with store.read() as session:
-        return vote_rows(session, store.study)
+    with store.read() as connection:
+        return vote_rows(connection, store.study)
 
 
 def test_raters_at_once_in_several_processes_share_out_the_items(opened, url):
@@ -84,7 +84,7 @@ def test_a_form_that_is_sent_twice_at_once_joins_once(opened):
         for rater in "abcdef":
             together.wait()
             try:
-                opened.write(lambda session, rater=rater: voting.join(session, rater))
+                opened.write(lambda connection, rater=rater: voting.join(connection, rater))
             except Exception as error:
                 failed.append(error)
 
@@ -94,8 +94,8 @@ def test_a_form_that_is_sent_twice_at_once_joins_once(opened):
     for thread in threads:
         thread.join()
     assert failed == []
-    with opened.read() as session:
-        assert session.execute(sa.select(sa.func.count()).select_from(Rater)).scalar_one() == 6
+    with opened.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(Rater)).scalar_one() == 6
 
 
 def test_checks_come_once_in_every_run(opened):
@@ -110,20 +110,20 @@ def test_items_that_were_not_answered_go_to_others(opened):
     take_part(opened, "second")
     assert len(rows_of(opened)) < 36
     take_part(opened, "third")
-    with opened.read() as session:
-        missing = session.execute(sa.select(Assignment.item).where(~Assignment.voted, Assignment.slot.is_not(None)))
+    with opened.read() as connection:
+        missing = connection.execute(sa.select(Assignment.item).where(~Assignment.voted, Assignment.slot.is_not(None)))
         missing = set(missing.scalars())
-        held = voting.held(session, "slow")
+        held = voting.held(connection, "slow")
     assert {each.item for each in held} & missing
     late = sa.update(Assignment).where(~Assignment.voted).values(claimed_at=Assignment.claimed_at - 3600)
-    opened.write(lambda session: session.execute(late))
+    opened.write(lambda connection: connection.execute(late))
     take_part(opened, "fourth")
     assert Counter(row["item"] for row in rows_of(opened) if row["passed"] is None) == {
         item.id: 2 for item in opened.study.items.values() if item.check is None
     }
     gone = next(each.assignment for each in held if each.item in missing)
     with pytest.raises(voting.StaleError):
-        opened.write(lambda session: voting.vote(session, opened.study, "slow", gone, "k" * 32, 0, 1.0))
+        opened.write(lambda connection: voting.vote(connection, opened.study, "slow", gone, "k" * 32, 0, 1.0))
     assert len([row for row in rows_of(opened) if row["passed"] is None]) == 36
 
 
@@ -131,11 +131,11 @@ def test_forgetting_frees_the_places(opened):
     take_part(opened, "one")
     take_part(opened, "two")
     before = len(rows_of(opened))
-    opened.write(lambda session: voting.forget(session, "one"))
+    opened.write(lambda connection: voting.forget(connection, "one"))
     assert len({row["rater"] for row in rows_of(opened)}) == 1 < before
-    with opened.read() as session:
-        assert session.execute(sa.select(sa.func.count()).select_from(Vote)).scalar_one() == len(rows_of(opened))
-        assert not session.execute(sa.select(Assignment).where(Assignment.rater == "one")).first()
+    with opened.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(Vote)).scalar_one() == len(rows_of(opened))
+        assert not connection.execute(sa.select(Assignment).where(Assignment.rater == "one")).first()
     take_part(opened, "three")
     assert Counter(Counter(row["item"] for row in rows_of(opened) if row["passed"] is None).values()) == {2: 18}
 
@@ -151,29 +151,62 @@ def test_nothing_of_a_rater_stays_in_the_file(store):
         return rater.encode() in file.read_bytes()
 
     assert is_there()
-    store.write(lambda session: voting.forget(session, rater))
+    store.write(lambda connection: voting.forget(connection, rater))
     assert not is_there()
 
 
 def test_more_votes_are_more_places(opened):
     for rater in "abc":
         take_part(opened, rater)
-    opened.write(lambda session: add_slots(session, opened.study, 1))
+    opened.write(lambda connection: add_slots(connection, opened.study, 1))
     take_part(opened, "d")
     assert set(Counter(row["item"] for row in rows_of(opened) if row["passed"] is None).values()) == {3}
 
 
 def test_a_job_that_fails_leaves_nothing_and_harms_no_other(opened):
-    def join_and_fail(session):
-        voting.join(session, "nobody")
-        session.flush()
+    def join_and_fail(connection):
+        voting.join(connection, "nobody")
         raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError, match="on purpose"):
         opened.write(join_and_fail)
     take_part(opened, "somebody", votes=2)
-    with opened.read() as session:
-        assert not voting.state(session, "nobody").joined and voting.state(session, "somebody").joined
+    with opened.read() as connection:
+        assert not voting.state(connection, "nobody").joined and voting.state(connection, "somebody").joined
+
+
+def test_a_write_waits_for_another_process_that_writes_but_not_for_ever(tmp_path, monkeypatch):
+    store = Store(make_study(tmp_path, questions=PAIRS))
+    with store.writer.connect() as other:
+        other.begin()
+        threading.Timer(0.2, other.rollback).start()
+        store.write(lambda connection: voting.join(connection, "a"))
+        monkeypatch.setattr("sfumato.study.store.PATIENCE", 0)
+        other.begin()
+        with pytest.raises(sa.exc.OperationalError, match="locked"):
+            store.write(lambda connection: voting.join(connection, "b"))
+    store.write(lambda connection: voting.join(connection, "c"))
+    with store.read() as connection:
+        joined = [voting.state(connection, rater).joined for rater in "abc"]
+    store.close()
+    assert joined == [True, False, True]
+
+
+def test_jobs_that_wait_together_stand_or_fall_alone(tmp_path):
+    store = Store(make_study(tmp_path, questions=PAIRS))
+    with store.writer.connect() as other:
+        other.begin()
+        joining = [
+            store._batches.submit(lambda connection, rater=rater: voting.join(connection, rater)) for rater in "ab"
+        ]
+        bad = store._batches.submit(lambda connection: 1 / 0)
+        other.rollback()
+    assert [future.result() for future in joining] == [None, None]
+    with pytest.raises(ZeroDivisionError):
+        bad.result()
+    with store.read() as connection:
+        assert all(voting.state(connection, rater).joined for rater in "ab")
+    store.close()
 
 
 def test_a_database_of_another_study_or_version_is_refused(opened, url, tmp_path):
@@ -183,7 +216,7 @@ def test_a_database_of_another_study_or_version_is_refused(opened, url, tmp_path
     (opened.study.path / "study.yaml").write_text(rules.replace("seconds: 1.0", "seconds: 0.5"), encoding="utf-8")
     with pytest.raises(ValueError, match="exclusion rules, which are fixed"):
         Store(Study.load(opened.study.path), url)
-    opened.write(lambda session: session.execute(sa.update(StudyRow).values(schema_version=99)))
+    opened.write(lambda connection: connection.execute(sa.update(StudyRow).values(schema_version=99)))
     with pytest.raises(ValueError, match="tables of version 99, and this sfumato reads version 1"):
         Store(opened.study, url)
 
@@ -219,8 +252,8 @@ def test_pairs_are_what_preference_train_reads(tmp_path):
 
 def take_part_of_all_kinds(store):
     answers = {"pair": None, "best_of": 2, "rank": [2, 0, 1], "rating": 4}
-    store.write(lambda session: voting.join(session, "r"))
-    held = store.write(lambda session: voting.give(session, store.study, "r"))
+    store.write(lambda connection: voting.join(connection, "r"))
+    held = store.write(lambda connection: voting.give(connection, store.study, "r"))
     while held:
         now = held[0]
         answer = answers[store.study.question(store.study.items[now.item]).kind]

@@ -12,7 +12,6 @@ from collections import Counter
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from sfumato.study import Study
 from sfumato.study.batches import Batches
@@ -34,11 +33,11 @@ class Early(Batches):
 
     def _run(self):
         while batch := self._next():
-            with Session(self._engine) as session, session.begin():
+            with self._engine.begin() as connection:
                 for job, future in batch:
                     try:
-                        with session.begin_nested():
-                            future.set_result(job(session))
+                        with connection.begin_nested():
+                            future.set_result(job(connection))
                     except Exception as error:
                         future.set_exception(error)
                 time.sleep(0.2)
@@ -106,12 +105,12 @@ class Campaign:
     def check(self):
         """How many votes were acknowledged, how many of them are lost, and how many are not as they were given."""
         store = Store(self.study, self.url)
-        with store.read() as session:
-            rows = session.execute(
+        with store.read() as connection:
+            rows = connection.execute(
                 sa.select(Row.key, Row.rater, Row.assignment, Row.answer).where(Row.undone_at.is_(None))
             )
             found = {key: (rater, assignment, answer) for key, rater, assignment, answer in rows}
-            signer = Signer(session.execute(sa.select(StudyRow.secret)).scalar_one())
+            signer = Signer(connection.execute(sa.select(StudyRow.secret)).scalar_one())
         store.close()
         lost = wrong = 0
         acknowledged = read_log(self.log)

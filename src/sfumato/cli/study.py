@@ -102,8 +102,8 @@ def export(
     with open_store(folder, database) as store:
         from sfumato.study.export import vote_rows, write_pairs
 
-        with store.read() as session:
-            rows = vote_rows(session, store.study)
+        with store.read() as connection:
+            rows = vote_rows(connection, store.study)
     if pairs:
         print(f"{write_pairs(pairs, store.study, rows)} pairs", file=sys.stderr)
         print(pairs)

@@ -35,10 +35,10 @@ def analyse(
             raise FileNotFoundError(f"there is no {votes}: `sfumato study export STUDY > {votes}` writes it")
         rows = read_jsonl(votes)
     else:
-        with open_store(folder, database) as store, store.read() as session:
+        with open_store(folder, database) as store, store.read() as connection:
             from sfumato.study.export import vote_rows
 
-            rows = vote_rows(session, store.study)
+            rows = vote_rows(connection, store.study)
     found = analyse_study(Study.load(folder), rows)
     for question in found["questions"]:
         print(f"{question['name']}: {question['votes']} votes of {question['raters']} raters", file=sys.stderr)

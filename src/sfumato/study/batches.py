@@ -9,17 +9,17 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 T = TypeVar("T")
-Job = tuple[Callable[[Session], Any], "Future[Any]"]
+Job = tuple[Callable[[sa.Connection], Any], "Future[Any]"]
 MOST = 64
 
 
 class Batches:
-    """A thread that does jobs on a database, each in a savepoint, and commits all that wait in one transaction.
+    """A thread that does jobs on a database, and commits all that wait in one transaction.
 
-    A job's future has its result only when the transaction is committed.
+    A job's future has its result only when the transaction is committed. If a job raises, the transaction is rolled
+    back and the others are done again without it; an error of the database itself, such as a full disk, is everybody's.
 
     Args:
         engine: whose transactions lock out other writers from their beginning.
@@ -31,7 +31,7 @@ class Batches:
         self._thread = threading.Thread(target=self._run, name="votes", daemon=True)
         self._thread.start()
 
-    def submit(self, job: Callable[[Session], T]) -> Future[T]:
+    def submit(self, job: Callable[[sa.Connection], T]) -> Future[T]:
         """Queue a job."""
         future: Future[T] = Future()
         self._jobs.put((job, future))
@@ -44,11 +44,8 @@ class Batches:
 
     def _run(self) -> None:
         while batch := self._next():
-            try:
-                results = self._commit(batch)
-            except Exception as error:
-                results = [(error, None)] * len(batch)
-            for (_, future), (failed, result) in zip(batch, results, strict=True):
+            outcomes = self._do([job for job, _ in batch])
+            for (_, future), (failed, result) in zip(batch, outcomes, strict=True):
                 if failed:
                     future.set_exception(failed)
                 else:
@@ -65,13 +62,12 @@ class Batches:
             batch.append(job)
         return batch
 
-    def _commit(self, batch: list[Job]) -> list[tuple[Exception | None, Any]]:
-        results: list[tuple[Exception | None, Any]] = []
-        with Session(self._engine, expire_on_commit=False) as session, session.begin():
-            for job, _ in batch:
-                try:
-                    with session.begin_nested():
-                        results.append((None, job(session)))
-                except Exception as error:
-                    results.append((error, None))
-        return results
+    def _do(self, jobs: list[Callable[[sa.Connection], Any]]) -> list[tuple[Exception | None, Any]]:
+        """The error or the result of each job, committed; if one of several raises, each is done alone."""
+        try:
+            with self._engine.begin() as connection:
+                return [(None, job(connection)) for job in jobs]
+        except Exception as error:
+            if len(jobs) == 1 or isinstance(error, sa.exc.OperationalError):
+                return [(error, None)] * len(jobs)
+        return [outcome for job in jobs for outcome in self._do([job])]

@@ -32,7 +32,6 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from sfumato.runs import write_jsonl
 from sfumato.study.answers import Answer, comparisons, passes
@@ -45,10 +44,10 @@ PAIRED = ("pair", "best_of", "rank")
 """Kinds whose answers say which of two images was preferred."""
 
 
-def vote_rows(session: Session, study: Study) -> list[dict[str, Any]]:
+def vote_rows(connection: sa.Connection, study: Study) -> list[dict[str, Any]]:
     """All votes that were not taken back, attention checks included, with the columns above."""
     columns = (Vote.id, Rater.label, Assignment.item, Assignment.turn, Assignment.position)
-    found = session.execute(
+    found = connection.execute(
         sa.select(*columns, Vote.answer, Vote.seconds, Vote.voted_at)
         .join(Assignment, Vote.assignment == Assignment.id)
         .join(Rater, Vote.rater == Rater.id)

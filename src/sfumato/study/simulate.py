@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.orm import Session
 
 from sfumato.runs import write_json
 from sfumato.study import voting
@@ -85,8 +84,8 @@ def simulate_votes(store: Store, raters: int, preference: Preference | None = No
         ValueError: people take part in the study, or the runs lack the measure.
     """
     preference, study = preference or Preference(), store.study
-    with store.read() as session:
-        labels = session.execute(sa.select(Rater.label)).scalars().all()
+    with store.read() as connection:
+        labels = connection.execute(sa.select(Rater.label)).scalars().all()
     if not all(map(is_simulated, labels)):
         raise ValueError(f"people take part in {study.path}: simulate raters in a study of its own")
     values = _values(study, preference)
@@ -191,18 +190,17 @@ class _SimulatedRater:
         self._careless = dice.random() < preference.careless
         self._presses_first = dice.random() < 0.5
 
-    def take_part(self, session: Session, label: str) -> int:
+    def take_part(self, connection: sa.Connection, label: str) -> int:
         """Join under a label, answer until nothing is left, and count the votes; inside a transaction."""
         rater = self._dice.bytes(16).hex()
-        voting.join(session, rater)
-        session.flush()
-        session.execute(sa.update(Rater).where(Rater.id == rater).values(label=label))
-        held, count = voting.give(session, self._study, rater), 0
+        voting.join(connection, rater)
+        connection.execute(sa.update(Rater).where(Rater.id == rater).values(label=label))
+        held, count = voting.give(connection, self._study, rater), 0
         while held:
             answer = self._answer(self._study.items[held[0].item], held[0].turn)
             seconds = float(self._dice.lognormal(*((-0.9, 0.3) if self._careless else (1.5, 0.5))))
             key = secrets.token_hex(16)
-            held = voting.vote(session, self._study, rater, held[0].assignment, key, answer, seconds)
+            held = voting.vote(connection, self._study, rater, held[0].assignment, key, answer, seconds)
             count += 1
         return count
 

@@ -6,12 +6,11 @@ import hashlib
 import random
 import secrets
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from sfumato.study.batches import Batches
 from sfumato.study.folder import Study
@@ -20,6 +19,8 @@ from sfumato.study.models import SCHEMA, Assignment, Base, StudyRow
 T = TypeVar("T")
 LOCK = 0x5F0A70
 """Of PostgreSQL's advisory locks, the one under which the tables are made."""
+PATIENCE = 30
+"""Seconds to wait for others who write to SQLite."""
 
 
 class Store:
@@ -43,37 +44,35 @@ class Store:
         self._sqlite = self.engine.dialect.name == "sqlite"
         self.writer = self.engine.execution_options(begin="BEGIN IMMEDIATE")
         try:
-            with Session(self.writer) as session, session.begin():
+            with self.writer.begin() as connection:
                 if not self._sqlite:
-                    session.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
-                self._prepare(session)
+                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(LOCK)))
+                self._prepare(connection)
         except sa.exc.OperationalError as error:
             raise ValueError(f"cannot open the database: {' '.join(str(error.orig).split())}") from None
         self._batches = Batches(self.writer) if self._sqlite else None
 
-    @contextmanager
-    def read(self) -> Iterator[Session]:
-        """A session to look with."""
-        with Session(self.engine) as session:
-            yield session
+    def read(self) -> sa.Connection:
+        """A connection to look with, for a `with` statement."""
+        return self.engine.connect()
 
-    def write(self, job: Callable[[Session], T]) -> T:
+    def write(self, job: Callable[[sa.Connection], T]) -> T:
         """What a job returns, once everything it wrote is on the disk; if it raises, nothing is written."""
         if self._batches:
             return self._batches.submit(job).result()
-        with Session(self.writer, expire_on_commit=False) as session, session.begin():
-            return job(session)
+        with self.writer.begin() as connection:
+            return job(connection)
 
     def first_admin_token(self) -> str | None:
         """The token of the admin page if there was none yet, else None: only its hash is kept."""
         token = secrets.token_urlsafe(32)
         first = sa.update(StudyRow).where(StudyRow.admin_hash == "").values(admin_hash=token_hash(token))
-        return token if self.write(lambda session: session.connection().execute(first).rowcount) else None
+        return token if self.write(lambda connection: connection.execute(first).rowcount) else None
 
     def renew_admin_token(self) -> str:
         """A new token for the admin page; an old one is worth nothing any more."""
         token = secrets.token_urlsafe(32)
-        self.write(lambda session: session.execute(sa.update(StudyRow).values(admin_hash=token_hash(token))))
+        self.write(lambda connection: connection.execute(sa.update(StudyRow).values(admin_hash=token_hash(token))))
         return token
 
     def close(self) -> None:
@@ -82,22 +81,17 @@ class Store:
             self._batches.close()
         self.engine.dispose()
 
-    def _prepare(self, session: Session) -> None:
-        if sa.inspect(session.connection()).has_table(StudyRow.__tablename__):
-            self._check(session)
+    def _prepare(self, connection: sa.Connection) -> None:
+        if sa.inspect(connection).has_table(StudyRow.__tablename__):
+            self._check(connection)
             return
-        Base.metadata.create_all(session.connection())
-        row = StudyRow(
-            schema_version=SCHEMA,
-            fingerprint=self.study.fingerprint,
-            secret=secrets.token_hex(32),
-            votes_per_item=0,
-        )
-        session.add(row)
-        add_slots(session, self.study, self.study.config.votes_per_item)
+        Base.metadata.create_all(connection)
+        own = {"schema_version": SCHEMA, "fingerprint": self.study.fingerprint, "secret": secrets.token_hex(32)}
+        connection.execute(sa.insert(StudyRow), {**own, "votes_per_item": 0})
+        add_slots(connection, self.study, self.study.config.votes_per_item)
 
-    def _check(self, session: Session) -> None:
-        version, fingerprint = session.execute(sa.select(StudyRow.schema_version, StudyRow.fingerprint)).one()
+    def _check(self, connection: sa.Connection) -> None:
+        version, fingerprint = connection.execute(sa.select(StudyRow.schema_version, StudyRow.fingerprint)).one()
         if version != SCHEMA:
             raise ValueError(
                 f"the votes are in tables of version {version}, and this sfumato reads version {SCHEMA}: use the "
@@ -110,18 +104,18 @@ class Store:
             )
 
 
-def add_slots(session: Session, study: Study, more: int) -> None:
+def add_slots(connection: sa.Connection, study: Study, more: int) -> None:
     """Give every item but attention checks places for so many more votes."""
-    row = session.execute(sa.select(StudyRow).with_for_update()).scalar_one()
+    planned = connection.execute(sa.select(StudyRow.votes_per_item).with_for_update()).scalar_one()
     places = [
         {"item": item.id, "slot": slot, "turn": slot, "shuffle": random.getrandbits(31)}
-        for slot in range(row.votes_per_item, row.votes_per_item + more)
+        for slot in range(planned, planned + more)
         for item in study.items.values()
         if item.check is None
     ]
     if places:
-        session.execute(sa.insert(Assignment), places)
-    row.votes_per_item += more
+        connection.execute(sa.insert(Assignment), places)
+    connection.execute(sa.update(StudyRow).values(votes_per_item=planned + more))
 
 
 def token_hash(token: str) -> str:
@@ -131,7 +125,7 @@ def token_hash(token: str) -> str:
 
 def _engine(url: sa.URL) -> sa.Engine:
     if url.get_backend_name() == "sqlite":
-        engine = sa.create_engine(url, connect_args={"timeout": 30, "check_same_thread": False})
+        engine = sa.create_engine(url, connect_args={"timeout": PATIENCE, "check_same_thread": False})
         sa.event.listen(engine, "connect", _prepare_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -151,4 +145,24 @@ def _prepare_sqlite(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
+    if (begin := connection.get_execution_options().get("begin")) is None:
+        connection.exec_driver_sql("BEGIN")
+        return
+    end = time.monotonic() + PATIENCE
+    connection.exec_driver_sql("PRAGMA busy_timeout = 0")  # SQLite's own waits for other writers grow to 100 ms
+    try:
+        while not _has_begun(connection, begin, time.monotonic() > end):
+            time.sleep(0.001)
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {1000 * PATIENCE}")
+
+
+def _has_begun(connection: sa.Connection, begin: str, last: bool) -> bool:
+    """Whether a transaction began; an error if it did not and this was the last try."""
+    try:
+        connection.exec_driver_sql(begin)
+    except sa.exc.OperationalError as error:
+        if last or getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True

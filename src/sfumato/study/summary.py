@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from sfumato.study.export import vote_rows
 from sfumato.study.folder import Study
@@ -19,10 +18,10 @@ from sfumato.study.models import Assignment, Rater, StudyRow
 ACTIVE = timedelta(minutes=10)
 
 
-def summarise(session: Session, study: Study) -> dict[str, Any]:
+def summarise(connection: sa.Connection, study: Study) -> dict[str, Any]:
     """Whether a study is open, and its raters, votes by question and excluded raters, as the admin page shows them."""
-    row = session.execute(sa.select(StudyRow.open, StudyRow.votes_per_item)).one()
-    votes = vote_rows(session, study)
+    row = connection.execute(sa.select(StudyRow.open, StudyRow.votes_per_item)).one()
+    votes = vote_rows(connection, study)
     since = (datetime.now(UTC) - ACTIVE).isoformat()
     excluded: dict[str, dict[str, Any]] = {}
     for vote in votes:
@@ -32,9 +31,9 @@ def summarise(session: Session, study: Study) -> dict[str, Any]:
     return {
         "open": row.open,
         "votes_per_item": row.votes_per_item,
-        "raters": session.execute(sa.select(sa.func.count()).select_from(Rater)).scalar_one(),
+        "raters": connection.execute(sa.select(sa.func.count()).select_from(Rater)).scalar_one(),
         "active": len({vote["rater"] for vote in votes if vote["voted_at"] > since}),
-        "held": session.execute(
+        "held": connection.execute(
             sa.select(sa.func.count()).where(Assignment.rater.is_not(None), ~Assignment.voted)
         ).scalar_one(),
         "questions": [

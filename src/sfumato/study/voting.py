@@ -12,8 +12,8 @@ import secrets
 import time
 from typing import NamedTuple
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from sfumato.study import statements as sql
 from sfumato.study.answers import Answer
@@ -66,43 +66,43 @@ class Held(NamedTuple):
     position: int
 
 
-def join(session: Session, rater: str) -> None:
+def join(connection: Connection, rater: str) -> None:
     """Let a rater take part; nothing happens if they do already.
 
     Raises:
         ClosedError: the study is closed.
     """
-    where = state(session, rater)
+    where = state(connection, rater)
     if not where.open:
         raise ClosedError("the study is closed")
     if not where.joined:
         row = {"id": rater, "label": secrets.token_hex(6), "joined_at": time.time()}
-        with contextlib.suppress(IntegrityError), session.begin_nested():  # the same form, sent twice at once
-            session.execute(sql.JOIN, row)
+        with contextlib.suppress(IntegrityError), connection.begin_nested():  # the same form, sent twice at once
+            connection.execute(sql.JOIN, row)
 
 
-def state(session: Session, rater: str) -> State:
+def state(connection: Connection, rater: str) -> State:
     """Where somebody stands, rater or not."""
-    return State(*session.execute(sql.STATE, {"who": rater}).one())
+    return State(*connection.execute(sql.STATE, {"who": rater}).one())
 
 
-def held(session: Session, rater: str) -> list[Held]:
+def held(connection: Connection, rater: str) -> list[Held]:
     """What a rater is to answer, the next first; at most `HELD`."""
-    return [Held(*row) for row in session.execute(sql.HELD, {"who": rater, "most": HELD})]
+    return [Held(*row) for row in connection.execute(sql.HELD, {"who": rater, "most": HELD})]
 
 
-def give(session: Session, study: Study, rater: str) -> list[Held]:
+def give(connection: Connection, study: Study, rater: str) -> list[Held]:
     """What a rater is to answer, after items were added up to `HELD` if there are any for them.
 
     Raises:
         UnknownRaterError: there is no such rater.
     """
-    is_open = _lock(session, rater)
-    return _fill(session, study, rater) if is_open else held(session, rater)
+    is_open = _lock(connection, rater)
+    return _fill(connection, study, rater) if is_open else held(connection, rater)
 
 
 def vote(
-    session: Session, study: Study, rater: str, assignment: int, key: str, answer: Answer, seconds: float
+    connection: Connection, study: Study, rater: str, assignment: int, key: str, answer: Answer, seconds: float
 ) -> list[Held]:
     """Take a vote, and give the rater the next item; the same key again changes nothing.
 
@@ -111,21 +111,21 @@ def vote(
         StaleError: the rater does not hold the item any more, or has answered it on another page.
         ClosedError: the study is closed.
     """
-    is_open = _lock(session, rater)
-    if known := session.execute(sql.KNOWN, {"of": key}).first():
+    is_open = _lock(connection, rater)
+    if known := connection.execute(sql.KNOWN, {"of": key}).first():
         if known.rater != rater:
             raise StaleError("the page belongs to somebody else")
-        return held(session, rater)
+        return held(connection, rater)
     if not is_open:
         raise ClosedError("the study is closed")
-    if not session.connection().execute(sql.TAKE, {"place": assignment, "who": rater}).rowcount:
+    if not connection.execute(sql.TAKE, {"place": assignment, "who": rater}).rowcount:
         raise StaleError("the item was answered before, or has gone to somebody else")
     row = {"key": key, "assignment": assignment, "rater": rater, "answer": answer}
-    session.execute(sql.VOTE, {**row, "seconds": seconds, "voted_at": time.time(), "undone_at": None})
-    return _fill(session, study, rater)
+    connection.execute(sql.VOTE, {**row, "seconds": seconds, "voted_at": time.time(), "undone_at": None})
+    return _fill(connection, study, rater)
 
 
-def undo(session: Session, rater: str, key: str) -> None:
+def undo(connection: Connection, rater: str, key: str) -> None:
     """Take back a rater's last vote, which becomes their next item; the same key again changes nothing.
 
     Raises:
@@ -133,60 +133,60 @@ def undo(session: Session, rater: str, key: str) -> None:
         StaleError: it is not the last vote.
         ClosedError: the study is closed.
     """
-    is_open = _lock(session, rater)
-    found = session.execute(sql.KNOWN, {"of": key}).first()
+    is_open = _lock(connection, rater)
+    found = connection.execute(sql.KNOWN, {"of": key}).first()
     if found and found.rater == rater and found.undone_at is not None:
         return
-    if found is None or key != state(session, rater).last_key:
+    if found is None or key != state(connection, rater).last_key:
         raise StaleError("only the last vote can be taken back")
     if not is_open:
         raise ClosedError("the study is closed")
-    session.execute(sql.WITHDRAW, {"of": key, "now": time.time()})
-    session.execute(sql.GIVE_BACK, {"place": found.assignment})
+    connection.execute(sql.WITHDRAW, {"of": key, "now": time.time()})
+    connection.execute(sql.GIVE_BACK, {"place": found.assignment})
 
 
-def forget(session: Session, rater: str) -> None:
+def forget(connection: Connection, rater: str) -> None:
     """Delete a rater and all that they answered; their places are free again."""
-    session.execute(sql.LOCK, {"who": rater})
+    connection.execute(sql.LOCK, {"who": rater})
     for statement in sql.FORGET:
-        session.execute(statement, {"who": rater})
+        connection.execute(statement, {"who": rater})
 
 
-def _lock(session: Session, rater: str) -> bool:
+def _lock(connection: Connection, rater: str) -> bool:
     """Keep other transactions from acting for the same rater, and say whether the study is open."""
-    if (is_open := session.execute(sql.LOCK, {"who": rater}).scalar_one_or_none()) is None:
+    if (is_open := connection.execute(sql.LOCK, {"who": rater}).scalar_one_or_none()) is None:
         raise UnknownRaterError("there is no such rater")
     return is_open
 
 
-def _fill(session: Session, study: Study, rater: str) -> list[Held]:
+def _fill(connection: Connection, study: Study, rater: str) -> list[Held]:
     """Give a rater items until they hold `HELD`, as far as there are any."""
-    mine = held(session, rater)
-    while len(mine) < HELD and (more := _claim(session, study, rater)):
+    mine = held(connection, rater)
+    while len(mine) < HELD and (more := _claim(connection, study, rater)):
         mine.append(more)
     return mine
 
 
-def _claim(session: Session, study: Study, rater: str) -> Held | None:
+def _claim(connection: Connection, study: Study, rater: str) -> Held | None:
     """Give a rater one more item, if there is one."""
-    position = session.execute(sql.LAST_POSITION, {"who": rater}).scalar_one() + 1
+    position = connection.execute(sql.LAST_POSITION, {"who": rater}).scalar_one() + 1
     if study.config.items_per_rater and position > study.config.items_per_rater:
         return None
-    if _is_check(study, rater, position) and (check := _meet_check(session, study, rater, position)):
+    if _is_check(study, rater, position) and (check := _meet_check(connection, study, rater, position)):
         return check
     values = {"who": rater, "at": position, "now": time.time()}
-    found = session.execute(sql.CLAIM, values).first()
-    if found is None and _release(session, study):
-        found = session.execute(sql.CLAIM, values).first()
+    found = connection.execute(sql.CLAIM, values).first()
+    if found is None and _release(connection, study):
+        found = connection.execute(sql.CLAIM, values).first()
     return Held(*found) if found else None
 
 
-def _release(session: Session, study: Study) -> bool:
+def _release(connection: Connection, study: Study) -> bool:
     """Free the places that were held too long without an answer, and say whether there were any."""
     before = time.time() - 60 * study.config.lease_minutes
-    late = session.execute(sql.LATE, {"before": before}).scalars().all()
+    late = connection.execute(sql.LATE, {"before": before}).scalars().all()
     if late:
-        session.execute(sql.RELEASE, {"late": late})
+        connection.execute(sql.RELEASE, {"late": late})
     return bool(late)
 
 
@@ -199,9 +199,9 @@ def _is_check(study: Study, rater: str, position: int) -> bool:
     return place == random.Random(f"{rater} {run}").randrange(every)
 
 
-def _meet_check(session: Session, study: Study, rater: str, position: int) -> Held | None:
+def _meet_check(connection: Connection, study: Study, rater: str, position: int) -> Held | None:
     """Give a rater an attention check that they have not seen, if there is one."""
-    seen = set(session.execute(sql.SEEN, {"who": rater}).scalars())
+    seen = set(connection.execute(sql.SEEN, {"who": rater}).scalars())
     unseen = [item for item in study.checks if item.id not in seen]
     if not unseen:
         return None
@@ -209,4 +209,4 @@ def _meet_check(session: Session, study: Study, rater: str, position: int) -> He
     turn = random.randrange(len(item.options))
     row = {"item": item.id, "slot": None, "turn": turn, "shuffle": 0, "rater": rater, "position": position}
     values = {**row, "claimed_at": time.time(), "voted": False}
-    return Held(session.execute(sql.MEET_CHECK, values).scalar_one(), item.id, turn, position)
+    return Held(connection.execute(sql.MEET_CHECK, values).scalar_one(), item.id, turn, position)

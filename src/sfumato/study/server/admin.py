@@ -69,8 +69,8 @@ class AdminPages:
         """What came in so far; without the cookie, the form that asks for the token."""
         if not self._is_admin(request):
             return self._render(request, "login.html")
-        with self._store.read() as session:
-            found = summarise(session, self._store.study)
+        with self._store.read() as connection:
+            found = summarise(connection, self._store.study)
         form = self._signer.form(request.cookies[COOKIE])
         return self._render(request, "admin.html", name=self._store.study.config.name, form=form, **found)
 
@@ -102,28 +102,28 @@ class AdminPages:
     def extend(self, request: Request, sent: Annotated[Extension, Form()]) -> Response:
         """Ask for more votes on each item."""
         self._check(request, sent)
-        self._store.write(lambda session: add_slots(session, self._store.study, sent.votes))
+        self._store.write(lambda connection: add_slots(connection, self._store.study, sent.votes))
         return self._back(request)
 
     def switch(self, request: Request, sent: Annotated[Switch, Form()]) -> Response:
         """Take votes, or take none any more."""
         self._check(request, sent)
-        self._store.write(lambda session: session.execute(sa.update(StudyRow).values(open=sent.open)))
+        self._store.write(lambda connection: connection.execute(sa.update(StudyRow).values(open=sent.open)))
         return self._back(request)
 
     def votes(self, request: Request) -> Response:
         """The votes as JSON lines: see `sfumato.study.export`."""
         if not self._is_admin(request):
             raise PageError(403, "error_form")
-        with self._store.read() as session:
-            rows = vote_rows(session, self._store.study)
+        with self._store.read() as connection:
+            rows = vote_rows(connection, self._store.study)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         headers = {"Content-Disposition": 'attachment; filename="votes.jsonl"'}
         return Response(text, media_type="application/jsonl", headers=headers)
 
     def _admin_hash(self) -> str:
-        with self._store.read() as session:
-            return session.execute(sa.select(StudyRow.admin_hash)).scalar_one()
+        with self._store.read() as connection:
+            return connection.execute(sa.select(StudyRow.admin_hash)).scalar_one()
 
     def _is_admin(self, request: Request) -> bool:
         cookie = request.cookies.get(COOKIE)

@@ -38,8 +38,8 @@ EXPLAINED = (
 def create_app(store: Store, limits: Limits | None = None) -> FastAPI:
     """The pages of a study around its votes."""
     limits, templates = limits or Limits(), Templates(store.study)
-    with store.read() as session:
-        signer = Signer(session.execute(sa.select(StudyRow.secret)).scalar_one())
+    with store.read() as connection:
+        signer = Signer(connection.execute(sa.select(StudyRow.secret)).scalar_one())
     app = FastAPI(title="sfumato study", openapi_url=None, redirect_slashes=False)
     app.include_router(RaterPages(store, templates, signer, limits).router())
     app.include_router(AdminPages(store, templates, signer, limits).router())
@@ -60,8 +60,8 @@ def create_app(store: Store, limits: Limits | None = None) -> FastAPI:
 
 def _health(store: Store) -> dict[str, bool]:
     """Whether the database answers."""
-    with store.read() as session:
-        return {"ok": session.execute(sa.select(StudyRow.schema_version)).scalar_one() > 0}
+    with store.read() as connection:
+        return {"ok": connection.execute(sa.select(StudyRow.schema_version)).scalar_one() > 0}
 
 
 def _explained(error: Exception) -> tuple[int, str, dict[str, str]]:

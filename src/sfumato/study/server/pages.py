@@ -85,19 +85,19 @@ class RaterPages:
         """Begin."""
         self._limits.joining.take(_address(request))
         rater = self._owner(request, sent)
-        self._store.write(lambda session: voting.join(session, rater))
+        self._store.write(lambda connection: voting.join(connection, rater))
         return self._to(request, "/item")
 
     def item(self, request: Request) -> Response:
         """The next question, or thanks."""
         if (rater := self._visitor(request)) is None:
             return self._to(request, "/")
-        with self._store.read() as session:
-            state, held = voting.state(session, rater), voting.held(session, rater)
+        with self._store.read() as connection:
+            state, held = voting.state(connection, rater), voting.held(connection, rater)
         if not state.joined:
             return self._to(request, "/")
         if not held and state.open:
-            held = self._store.write(lambda session: voting.give(session, self._study, rater))
+            held = self._store.write(lambda connection: voting.give(connection, self._study, rater))
         signed = {"form": self._signer.form(rater), "link": self._link(request, rater)}
         common: dict[str, Any] = {"rater": rater, "last": state.last_key, **signed}
         if not held or not state.open:
@@ -133,7 +133,7 @@ class RaterPages:
         except ValueError:
             raise PageError(422, "error_ranks" if question.kind == "rank" else "error_answer") from None
         self._store.write(
-            lambda session: voting.vote(session, self._study, rater, page.assignment, page.key, answer, seconds)
+            lambda connection: voting.vote(connection, self._study, rater, page.assignment, page.key, answer, seconds)
         )
         return self._to(request, "/item")
 
@@ -141,7 +141,7 @@ class RaterPages:
         """Take the last vote back."""
         rater = self._owner(request, sent)
         self._limits.answers.take(rater)
-        self._store.write(lambda session: voting.undo(session, rater, sent.vote))
+        self._store.write(lambda connection: voting.undo(connection, rater, sent.vote))
         return self._to(request, "/item")
 
     def come_back(self, request: Request, token: Annotated[str, Path(max_length=400)]) -> Response:
@@ -162,7 +162,7 @@ class RaterPages:
         """Delete everything of this rater."""
         rater = self._owner(request, sent)
         self._limits.answers.take(rater)
-        self._store.write(lambda session: voting.forget(session, rater))
+        self._store.write(lambda connection: voting.forget(connection, rater))
         page = self._render(request, "message.html", heading="forgotten", text=None, rater=None)
         page.delete_cookie(COOKIE, path=_cookie_path(request))
         return page
@@ -171,8 +171,8 @@ class RaterPages:
         return self._signer.rater(request.cookies.get(COOKIE))
 
     def _state(self, rater: str) -> voting.State:
-        with self._store.read() as session:
-            return voting.state(session, rater)
+        with self._store.read() as connection:
+            return voting.state(connection, rater)
 
     def _owner(self, request: Request, sent: Signed) -> str:
         """Who sent a form, which must be from a page that was made for them."""
