@@ -18,6 +18,7 @@ COMMANDS = "<!-- commands -->"
 
 LINK = re.compile(r"(!?\[(?:[^\[\]]|\[[^\]]*\])*\]\()(?!\w+:|#)([^)\s#]+)(#[^)\s]*)?\)")
 FORMULA = re.compile(r"\\([(\[])(.*?)\\[)\]]", re.DOTALL)
+FUNCTION = re.compile(r"\\(?:log|ln)\b")
 LETTER = re.compile(r'<mi mathvariant="(script|double-struck)">([A-Z])</mi>')
 NOTEBOOK = re.compile(r"<(pre|script|style)\b.*?</\1>|\$\$(.+?)\$\$|\$(.+?)\$", re.DOTALL)
 ARITHMATEX = re.compile(r'<(span|div) class="arithmatex">(.*?)</\1>', re.DOTALL)
@@ -80,6 +81,7 @@ def title(target: str, files: Any) -> str:
 def mathml(formula: str, display: str) -> str:
     """A formula in LaTeX as MathML Core, which has no `mathvariant`: such letters become characters of their own."""
     known = formula.strip().replace(r"\arg", r"\text{arg}\,").replace(r"\operatorname", r"\text")
+    known = FUNCTION.sub(r"\,\g<0>\,", known)
     markup = convert(known, display=display)
     if "\\" in markup:
         raise ValueError(f"this cannot be drawn: {formula}")

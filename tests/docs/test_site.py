@@ -78,6 +78,12 @@ def test_nothing_is_fetched(site):
         assert not re.search(r"url\([\"']?(https?:)?//", sheet.read_text(encoding="utf-8")), sheet
 
 
+def test_names_of_functions_stand_apart_in_formulas():
+    from tools.site import mathml
+
+    assert re.search(r"<mspace[^>]*><mi>log</mi><mspace", mathml(r"\beta \log Z", "inline"))
+
+
 def test_formulas_and_commands_are_drawn(site):
     analytic = (site / "analytic.html").read_text(encoding="utf-8")
     assert analytic.count("<math") > 30 and "arithmatex" not in analytic
