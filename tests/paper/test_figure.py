@@ -54,6 +54,14 @@ def test_labels_and_marks_are_where_they_belong(drawn, columns, count):
         assert [text.get_text() for text in found.legends[0].get_texts()] == ["AIG", "LoRA scale"]
 
 
+def test_where_a_row_is_not_full_the_panels_above_have_axes_that_can_be_read(drawn):
+    found = figure.draw(*drawn(3), 2)
+    labels = [(panel.get_xlabel() != "", panel.get_ylabel() != "") for panel in found.axes]
+    ticks = [any(tick.get_visible() for tick in panel.get_xticklabels()) for panel in found.axes]
+    assert labels == [(False, True), (True, False), (True, True)]
+    assert ticks == [False, True, True]
+
+
 def test_dominated_points_are_hollow_and_the_chosen_one_has_a_ring(drawn):
     runs, choices = drawn()
     (panel,) = figure.draw(runs, choices, 2).axes

@@ -108,7 +108,7 @@ def draw(runs: Sequence[TunedRun], choices: Sequence[Choice], columns: int) -> F
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     alike = len({(run.model, run.reward) for run in runs}) == 1
-    panels = figure.subplots(down, across, sharex=alike, sharey=alike, squeeze=False).ravel()
+    panels = list(figure.subplots(down, across, sharex=alike, sharey=alike, squeeze=False).ravel())
     looks = styles([method["name"] for run in runs for method in run.frontier.get("methods", [])] + _methods(runs))
     for panel, run, choice in zip(panels, runs, choices, strict=False):
         _panel(panel, run, choice, looks)
@@ -116,6 +116,8 @@ def draw(runs: Sequence[TunedRun], choices: Sequence[Choice], columns: int) -> F
             panel.set_title(f"{run.name}, seed {run.seed}" if alike else f"{run.name}: {run.model}, {run.reward}")
     for panel in panels[len(runs) :]:
         panel.remove()
+    if alike:
+        _label_outer_panels(panels[: len(runs)], across)
     _legend(figure, looks, columns)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # labels are placed for this layout
@@ -153,7 +155,17 @@ def _panel(panel: Axes, run: TunedRun, choice: Choice, looks: dict[str, str]) ->
     reward, diversity = (metric(key).label for key in choice.axes.values())
     panel.set_xlabel(f"{reward} \N{RIGHTWARDS ARROW}")
     panel.set_ylabel(f"{diversity} \N{RIGHTWARDS ARROW}")
-    panel.label_outer()
+
+
+def _label_outer_panels(panels: Sequence[Axes], across: int) -> None:
+    """Axes that all share are labelled at the left, and in each column at the lowest panel."""
+    for number, panel in enumerate(panels):
+        if number % across:
+            panel.set_ylabel("")
+        lowest = number + across >= len(panels)
+        panel.tick_params(labelbottom=lowest)
+        if not lowest:
+            panel.set_xlabel("")
 
 
 def _legend(figure: Figure, looks: dict[str, str], columns: int) -> None:
