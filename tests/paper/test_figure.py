@@ -54,6 +54,16 @@ def test_labels_and_marks_are_where_they_belong(drawn, columns, count):
         assert [text.get_text() for text in found.legends[0].get_texts()] == ["AIG", "LoRA scale"]
 
 
+def test_of_many_points_those_that_matter_are_named(drawn, monkeypatch):
+    monkeypatch.setattr(figure, "MANY", 3)
+    runs, choices = drawn()
+    (panel,) = figure.draw(runs, choices, 2).axes
+    written = {text.get_text().replace("\n", " ") for text in panel.texts}
+    points, chosen = choices[0].candidates, choices[0].chosen
+    assert {point.label for point in points if point.nondominated} | {chosen.label, "base", "tuned"} == written
+    assert len(written) < len(points)
+
+
 def test_where_a_row_is_not_full_the_panels_above_have_axes_that_can_be_read(drawn):
     found = figure.draw(*drawn(3), 2)
     labels = [(panel.get_xlabel() != "", panel.get_ylabel() != "") for panel in found.axes]

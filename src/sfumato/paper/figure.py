@@ -32,6 +32,8 @@ MARKS: tuple[Any, ...] = ("D", "s", "^", "v", "P", "p", "h", BAR, "*")
 """The report's marks."""
 SIZES = {"D": 4.4, "s": 4.8, "P": 6.0, BAR: 6.4, "*": 7.5}
 SMALL: dict[str, Any] = {"fontsize": 6, "va": "bottom", "linespacing": 0.95, "zorder": 4}
+MANY = 16
+"""Points in a panel up to which all are named; the marks of the others still tell their method."""
 FAR = 11.0
 """Points from a mark to its label from which on a line joins them."""
 STYLE: dict[Any, Any] = {
@@ -182,7 +184,7 @@ def _legend(figure: Figure, looks: dict[str, str], columns: int) -> None:
 
 def _names(panel: Axes, run: TunedRun, choice: Choice, dpi: float) -> None:
     """Write the points' labels where there is room, the chosen and the non-dominated ones first."""
-    points = sorted(choice.candidates, key=lambda point: (point != choice.chosen, not point.nondominated))
+    points = sorted(_named(choice), key=lambda point: (point != choice.chosen, not point.nondominated))
     scale = 72 / dpi  # from pixels to points
 
     def place(x: float, y: float) -> Point:
@@ -201,6 +203,16 @@ def _names(panel: Axes, run: TunedRun, choice: Choice, dpi: float) -> None:
         text.remove()
         if box is not None:
             _write(panel, point, (box[0] - mark[0], box[1] - mark[1]), (box[2] - box[0], box[3] - box[1]))
+
+
+def _named(choice: Choice) -> list[Candidate]:
+    """The points with a label: all, or where they are too many the chosen and non-dominated ones, base and tuned."""
+    points = list(choice.candidates)
+    if len(points) <= MANY:
+        return points
+    return [
+        point for point in points if point.nondominated or point == choice.chosen or point.method in ("base", "tuned")
+    ]
 
 
 def _label(point: Candidate) -> str:

@@ -89,6 +89,8 @@ def _changes(runs: Mapping[str, TunedRun]) -> Iterator[str]:
 
 def _planes(suite: Suite, runs: Mapping[str, TunedRun]) -> Iterator[str]:
     """A figure for each base model and reward."""
+    yield "A filled mark, with a name, is a point that no other of its cell beats on both axes; in the ring is the best "
+    yield from ["balance of the two.", ""]
     groups: dict[tuple[str, str], dict[str, TunedRun]] = {}
     for name, run in runs.items():
         groups.setdefault((run.model, run.reward), {})[name] = run
