@@ -24,6 +24,9 @@ DIVERSITIES = ("vendi", "recall")
 """The diversity axes on which methods are compared."""
 SHOWN = ("reward", "gold", "vendi", "recall", "spectral", "style_entropy")
 DASH = "\N{EN DASH}"
+MARKS = (
+    "Filled marks, which have names, are beaten on both axes by no other point of the cell; a ring is the best balance."
+)
 
 
 def write_results(suite: Suite, cells: Mapping[str, Recipe]) -> Path:
@@ -89,8 +92,7 @@ def _changes(runs: Mapping[str, TunedRun]) -> Iterator[str]:
 
 def _planes(suite: Suite, runs: Mapping[str, TunedRun]) -> Iterator[str]:
     """A figure for each base model and reward."""
-    yield "A filled mark, with a name, is a point that no other of its cell beats on both axes; in the ring is the best "
-    yield from ["balance of the two.", ""]
+    yield from [MARKS, ""]
     groups: dict[tuple[str, str], dict[str, TunedRun]] = {}
     for name, run in runs.items():
         groups.setdefault((run.model, run.reward), {})[name] = run
