@@ -27,8 +27,8 @@ METHODS = {
     "adjoint_matching": {"objective": {"name": "adjoint_matching", "beta": 0.5, "steps": 1}},
     "ddpo": {"objective": {"name": "ddpo", "steps": 1, "inner_epochs": 2, "minibatches": 2}, **GROUPS},
     "flow_grpo": {"objective": {"name": "flow_grpo", "window": 1, "window_range": [0, 3]}, **GROUPS},
-    "diffusion_dpo": {"objective": {"name": "diffusion_dpo", "beta": 50}},
-    "sft": {"objective": {"name": "sft"}},
+    "diffusion_dpo": {"objective": {"name": "diffusion_dpo", "beta": 50, "noise_draws": 2}},
+    "sft": {"objective": {"name": "sft", "candidates": 3, "noise_draws": 2}},
 }
 WHOLE = {"lora": None, "lr": 1e-4}
 BESIDE = {
