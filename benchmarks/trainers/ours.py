@@ -18,7 +18,12 @@ METHODS: dict[str, dict[str, Any]] = {
     "draft": DRAFT,
     "draft, float32": {**DRAFT, "prefix": {"dtype": None}},
     "draft, exact": {**DRAFT, "prefix": EXACT},
-    "draft, nothing saved": {**DRAFT, "prefix": {**EXACT, "merge": False}, "gradient_checkpointing": False},
+    "draft, nothing saved": {
+        **DRAFT,
+        "prefix": {**EXACT, "merge": False},
+        "gradient_checkpointing": False,
+        "memory": {"lean": False},
+    },
     "draft, decoding singly": {**DRAFT, "memory": {"decode_singly": True}},
     "ddpo": {"objective": {"name": "ddpo", "baseline": "update", "normalize": "update"}},
 }

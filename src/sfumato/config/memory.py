@@ -12,6 +12,9 @@ from sfumato.config.strict import Strict
 class MemoryConfig(Strict):
     """What is done to need less memory; the gradient is the same. docs/scaling.md says what each brings."""
 
+    lean: bool = Field(
+        True, description="frozen convolutions do not keep their inputs, GEGLUs compute their activation again"
+    )
     decode_singly: bool = Field(
         False, description="images are decoded one at a time, and again in the backward pass, by any VAE"
     )

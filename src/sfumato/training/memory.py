@@ -14,6 +14,7 @@ from sfumato.config.memory import MemoryConfig
 from sfumato.pipelines.adapters import denoiser
 from sfumato.pipelines.calls import per_image
 from sfumato.pipelines.decoding import check_vae, checkpoint_decoder, decoding_singly
+from sfumato.pipelines.lean import lean
 from sfumato.pipelines.plan import planned_steps
 from sfumato.pipelines.resting import Resting, TextEncoders
 from sfumato.rewards import Reward
@@ -112,6 +113,8 @@ class Savings:
     def on(self) -> Iterator[None]:
         """For the time of the training."""
         with ExitStack() as stack:
+            if self.config.lean:
+                stack.enter_context(lean(*differentiated(self.pipe)))
             if self.config.decode_singly:
                 stack.enter_context(decoding_singly(self.pipe))
             if self.resting:
@@ -130,6 +133,11 @@ class Savings:
     def looking(self) -> AbstractContextManager[None]:
         """While others may use the reward's modules too."""
         return self.resting.modules.used() if self.resting else nullcontext()
+
+
+def differentiated(pipe: Any) -> list[nn.Module]:
+    """The modules of a pipeline that a gradient passes through: the denoiser, and the VAE if there is one."""
+    return [denoiser(pipe), *filter(None, [getattr(pipe, "vae", None)])]
 
 
 def check_memory(config: MemoryConfig, pipe: Any, reward: Reward) -> None:

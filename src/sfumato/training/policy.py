@@ -14,7 +14,7 @@ from sfumato.config import TrainingConfig
 from sfumato.pipelines.halves import Halves, conditional_gradient
 from sfumato.pipelines.plan import planned_steps
 from sfumato.pipelines.rollout import Step, replay
-from sfumato.pipelines.stochastic import log_prob, planned_stochastic_steps, step_mean, step_std, stochastic_steps
+from sfumato.pipelines.stochastic import LEAST, log_prob, planned_stochastic_steps, step_mean, step_std
 from sfumato.rewards import Reward
 from sfumato.training.advantages import Baseline, Spread, advantages, check_groups
 from sfumato.training.batches import images_of_update
@@ -36,7 +36,8 @@ class Episode:
         rewards: (B,), as they are.
         values: (B,), what is maximised.
         logs: about `values`.
-        log_probs: of the samples at the steps that are trained, under the policy that sampled, (B,) each.
+        stds: standard deviations of the steps that are trained, 0-d each.
+        log_probs: of the samples at these steps, under the policy that sampled, (B,) each.
         weight: of every such step in the loss.
     """
 
@@ -44,6 +45,7 @@ class Episode:
     rewards: torch.Tensor
     values: torch.Tensor
     logs: dict[str, torch.Tensor]
+    stds: dict[int, torch.Tensor]
     log_probs: dict[int, torch.Tensor]
     weight: float
 
@@ -137,24 +139,27 @@ class PolicyGradient:
 
     def _episodes(self, batches: Sequence[Batch], random: Generator) -> Iterator[Episode]:
         """Sample every micro-batch and choose the steps to train, the same for all."""
-        chosen: list[int] = []
+        stds: dict[int, torch.Tensor] = {}
         weight = 1.0
         for batch in batches:
             with self._halves(batch.pipe, len(batch.prompts)) as halves:
                 sampled = batch.sample(record=True)
             if halves:
                 halves.check_order(sampled.steps[-1].prediction)
-            if not chosen:
-                noisy = stochastic_steps(batch.pipe, sampled)
+            if not stds:
+                found = {i: step_std(batch.pipe, step) for i, step in enumerate(sampled.steps)}
+                noisy = [i for i, std in found.items() if std > LEAST]
                 chosen = sorted(random.choice(noisy, self.steps or len(noisy), replace=False).tolist())
+                stds = {i: found[i] for i in chosen}
                 weight = 1 / len(chosen) if self.average else len(noisy) / len(chosen)
             with torch.no_grad():
                 rewards = batch.score(sampled.images)
                 values, logs = batch.terms.values(sampled.images, batch.prompts, rewards)
-                old = {i: self._log_prob(batch.pipe, sampled.steps[i], sampled.steps[i].next_sample) for i in chosen}
-            steps = [replace(step, prediction=torch.empty(0)) for step in sampled.steps]
-            slim = replace(sampled, images=sampled.images.new_empty(0), steps=steps)
-            yield Episode(Trajectory(batch, slim), rewards, values, logs, old, weight)
+                steps = {i: sampled.steps[i] for i in stds}
+                old = {i: self._log_prob(batch.pipe, step, step.next_sample, stds[i]) for i, step in steps.items()}
+            blind = [replace(step, prediction=torch.empty(0)) for step in sampled.steps]
+            slim = replace(sampled, images=sampled.images.new_empty(0), steps=blind)
+            yield Episode(Trajectory(batch, slim), rewards, values, logs, stds, old, weight)
 
     def _advantages(self, update: Update, episodes: Sequence[Episode]) -> torch.Tensor:
         """Of all images of the update, (N,)."""
@@ -191,7 +196,8 @@ class PolicyGradient:
         trajectory, batch = episode.trajectory, episode.trajectory.batch
         again = replay(batch.pipe, trajectory.sampled, index, grad=True)
         recorded = trajectory.sampled.steps[index].next_sample
-        ratio = (self._log_prob(batch.pipe, again, recorded) - episode.log_probs[index]).exp()
+        now = self._log_prob(batch.pipe, again, recorded, episode.stds[index])
+        ratio = (now - episode.log_probs[index]).exp()
         clipped = ratio.clamp(1 - self.clip_range, 1 + self.clip_range)
         gain = torch.minimum(ratio * found, clipped * found).mean()
         penalty, logs = batch.terms.joined(trajectory, {index: again}, episode.log_probs)
@@ -199,10 +205,9 @@ class PolicyGradient:
         logs |= {name: value * share for name, value in self._logs(ratio.detach()).items()}
         return Outcome(penalty - episode.weight * gain.float(), logs=logs), ratio.detach()
 
-    def _log_prob(self, pipe: Any, step: Step, sample: torch.Tensor) -> torch.Tensor:
+    def _log_prob(self, pipe: Any, step: Step, sample: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
         """Of x', (B,), under the law of a step."""
-        mean, std = step_mean(pipe, step, step.prediction), step_std(pipe, step)
-        return log_prob(sample, mean, std, average=self.average)
+        return log_prob(sample, step_mean(pipe, step, step.prediction), std, average=self.average)
 
     def _logs(self, ratio: torch.Tensor) -> dict[str, torch.Tensor]:
         return {

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from sfumato.config import SamplingConfig, TrainingConfig
 from sfumato.pipelines.adapters import denoiser
+from sfumato.pipelines.device import staying
 from sfumato.pipelines.prompts import PromptCache
 from sfumato.rewards import as_reward
 from sfumato.runs import append_jsonl, flush, read_jsonl
@@ -139,7 +140,7 @@ class Trainer:
             cut_log(self.folder / "metrics.jsonl", self.state.update if self.begun else -1)
         if self.config.trackers:
             self.accelerator.init_trackers("sfumato", config={"recipe": str(self.fingerprint)})
-        with self.savings.on(), self.cache.on(self.pipe):
+        with self.savings.on(), self.cache.on(self.pipe), staying(self.pipe):
             self.savings.encode(self.prompts, self.sampling.call())
             if not self.begun:
                 reward, call = self.savings.reward, self.sampling.call()
