@@ -90,19 +90,21 @@ class Parts:
     lora: int
     step: Part
     step_saving: Part
+    step_unlean: Part
     decoding: Part
+    decoding_unlean: Part
     decoding_saving: Part
     reward: Part
-
-    def step_of(self, model: Model, saving: bool) -> Part:
-        """A scheduler step, which may take several calls of the denoiser."""
-        one = self.step_saving if saving else self.step
-        return Part(model.calls * one.held, (model.calls - 1) * one.held + one.peak, one.plain)
 
     def static(self, saving: bool, shard: bool = False) -> int:
         """Weights, and the LoRA in float32 with its gradient and the two moments of AdamW."""
         kept = (self.shared if shard else self.denoiser) + self.vae + 16 * self.lora
         return kept if saving else kept + self.encoders + self.reward_weights
+
+
+def step_of(model: Model, call: Part) -> Part:
+    """A scheduler step, which may take several calls of the denoiser."""
+    return Part(model.calls * call.held, (model.calls - 1) * call.held + call.peak, call.plain)
 
 
 def draft_peak(step: Part, decoding: Part, last_steps: int) -> int:
@@ -112,7 +114,7 @@ def draft_peak(step: Part, decoding: Part, last_steps: int) -> int:
 
 def peak_of_draft(found: Parts, model: Model, images: int, last_steps: int, saving: bool, shard: bool = False) -> int:
     """DRaFT-K, and with K = 1 DRaFT-LV and ReFL; AlignProp at its largest K."""
-    step = found.step_of(model, saving)
+    step = step_of(model, found.step_saving if saving else found.step)
     graph = images * last_steps * step.held
     if saving:  # one image is decoded at a time, and the reward is here while it is needed
         scored = graph + found.reward_weights + images * found.reward.peak
@@ -126,7 +128,7 @@ def peak_of_draft(found: Parts, model: Model, images: int, last_steps: int, savi
 
 def peak_of_policy(found: Parts, model: Model, images: int, saving: bool, shard: bool = False) -> int:
     """DDPO, Flow-GRPO and, one pair in the place of two rows, Diffusion-DPO: one step at a time."""
-    step = found.step_of(model, saving)
+    step = step_of(model, found.step_saving if saving else found.step)
     scored = found.reward_weights * saving + images * found.reward.plain
     return found.static(saving, shard) + max(images * step.peak, images * found.decoding.plain, scored)
 
@@ -147,7 +149,9 @@ def measured_parts(model: Model) -> dict[str, Part]:
     return {
         "step": parts.denoiser(model, 1, half, False, RANK),
         "step_saving": parts.denoiser(model, 1, half, True, RANK),
+        "step_unlean": parts.denoiser(model, 1, half, False, RANK, lean=False),
         "decoding": whole,
+        "decoding_unlean": parts.decoder(model, half, False, lean=False),
         "decoding_saving": blockwise,
         "reward": parts.reward(),
     }
@@ -197,13 +201,13 @@ def tables(folder: Path) -> Iterator[str]:
     """The tables of docs/scaling.md."""
     everything = all_parts(folder)
     yield (
-        "| model, pixels | denoiser | VAE | text encoders | LoRA of rank 32 | step: kept, highest | with gradient "
-        "checkpointing | decoding: kept, highest | with `decoder_checkpointing` |"
+        "| model, pixels | denoiser | VAE | text encoders | LoRA of rank 32 | step: kept, highest | without `lean` | "
+        "with gradient checkpointing | decoding: kept, highest | without `lean` | with `decoder_checkpointing` |"
     )
     for name, found in everything.items():
         model = MODELS[name]
-        steps = [_pair(found.step_of(model, saving)) for saving in (False, True)]
-        decoding = [_pair(found.decoding), _pair(found.decoding_saving)]
+        steps = [_pair(step_of(model, part)) for part in (found.step, found.step_unlean, found.step_saving)]
+        decoding = [_pair(part) for part in (found.decoding, found.decoding_unlean, found.decoding_saving)]
         sizes = [_gb(size) for size in (found.denoiser, found.vae, found.encoders)]
         row = [f"{model.name}, {model.size}²", *sizes, f"{found.lora / 1e6:.1f} M", *steps, *decoding]
         yield "| " + " | ".join(row) + " |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass
 from functools import cache, partial
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sfumato.pipelines.adapters import add_lora, trainable
+from sfumato.pipelines.lean import lean as keeping_less
 
 
 @dataclass(frozen=True)
@@ -51,11 +53,17 @@ def measured(forward: Callable[[], torch.Tensor], leaves: Sequence[torch.Tensor]
 
 
 def denoiser(
-    model: Model, batch: int, dtype: torch.dtype, checkpointing: bool, rank: int = 32, size: int | None = None
+    model: Model,
+    batch: int,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    rank: int = 32,
+    size: int | None = None,
+    lean: bool = True,
 ) -> Part:
     """One call of the denoiser on `batch` images with a LoRA. Where blocks are alike, two and three of a kind are
     measured, and the third is counted as often as there are more."""
-    sizes = rank, batch, size or model.size
+    sizes = rank, batch, size or model.size, lean
     shallow = dict.fromkeys(model.depth, 2)
     found = first = _denoiser(model, shallow, dtype, checkpointing, *sizes)
     for kind, number in model.depth.items():
@@ -65,11 +73,18 @@ def denoiser(
 
 
 def _denoiser(
-    model: Model, depth: dict[str, int], dtype: torch.dtype, checkpointing: bool, rank: int, batch: int, size: int
+    model: Model,
+    depth: dict[str, int],
+    dtype: torch.dtype,
+    checkpointing: bool,
+    rank: int,
+    batch: int,
+    size: int,
+    lean: bool,
 ) -> Part:
     module = _made(partial(model.denoiser, **depth), dtype)
     with_lora(module, rank)
-    with FakeTensorMode():
+    with FakeTensorMode(), keeping_less(module) if lean else nullcontext():
         _faked(module)
         if checkpointing:
             module.enable_gradient_checkpointing()
@@ -86,11 +101,18 @@ def with_lora(module: Any, rank: int) -> int:
     return sum(parameter.numel() for parameter in parameters)
 
 
-def decoder(model: Model, dtype: torch.dtype, checkpointing: bool, size: int | None = None, batch: int = 1) -> Part:
+def decoder(
+    model: Model,
+    dtype: torch.dtype,
+    checkpointing: bool,
+    size: int | None = None,
+    batch: int = 1,
+    lean: bool = True,
+) -> Part:
     """Decoding."""
     side = (size or model.size) // 8
     vae = _made(model.vae, dtype)
-    with FakeTensorMode():
+    with FakeTensorMode(), keeping_less(vae) if lean else nullcontext():
         _faked(vae)
         if checkpointing:
             vae.enable_gradient_checkpointing()
