@@ -1,5 +1,7 @@
 """What docs/scaling.md counts is what happens, on models small enough to be run."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from benchmarks.scaling import costs, parts
@@ -7,6 +9,7 @@ from benchmarks.scaling.live import LiveBytes
 from benchmarks.scaling.published import MODELS, Model, count, unet_inputs
 
 from sfumato.pipelines.adapters import denoiser, trainable
+from sfumato.pipelines.lean import lean
 from sfumato.training import DDPO, AdjointMatching, AlignProp, DiffusionDPO, Draft, DraftLV, FlowGRPO, ReFL
 from tests import tiny
 from tests.training.common import NOISY, make_trainer
@@ -74,15 +77,17 @@ TINY = Model(
 )
 
 
+@pytest.mark.parametrize("leanly", [False, True])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_fake_tensors_take_the_bytes_of_real_ones(checkpointing):
-    fake = parts.denoiser(TINY, 4, torch.float32, checkpointing, rank=2)
+def test_fake_tensors_take_the_bytes_of_real_ones(checkpointing, leanly):
+    fake = parts.denoiser(TINY, 4, torch.float32, checkpointing, rank=2, lean=leanly)
     pipe = tiny.pipeline("sd")
     tiny.perturbed_lora(pipe)
     if checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     given = TINY.inputs(8, 64)
-    real = parts.measured(lambda: pipe.unet(**given, return_dict=False)[0], trainable(pipe.unet))
+    with lean(pipe.unet) if leanly else nullcontext():
+        real = parts.measured(lambda: pipe.unet(**given, return_dict=False)[0], trainable(pipe.unet))
     for name in ("held", "peak", "plain"):
         assert getattr(fake, name) == pytest.approx(getattr(real, name), rel=0.05), name
 

@@ -1,6 +1,6 @@
 """What training costs at the size of published models: predicted for all of them, measured for those that fit here.
 
-python -m benchmarks.scaling tables   # memory of the parts, and what fits on a card; a quarter of an hour
+python -m benchmarks.scaling tables   # memory of the parts, and what fits on a card; a few minutes
 python -m benchmarks.scaling sd15     # updates of a randomly initialised SD 1.5, 512x512; 8 GiB
 python -m benchmarks.scaling sdxl     # the same of SDXL in bfloat16; 14 GiB
 """
