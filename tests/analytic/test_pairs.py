@@ -12,6 +12,7 @@ from sfumato.pipelines.plan import blank_rollout
 from sfumato.pipelines.predictions import noise_level, noise_like
 from sfumato.rewards import as_reward
 from sfumato.training import SFT, Batch, DiffusionDPO, Trainer
+from sfumato.training.denoising import spread_levels
 from sfumato.training.examples import Examples
 from sfumato.training.update import Update
 from tests.analytic.bed import MEAN_B, VAR_B, scheduler
@@ -54,7 +55,8 @@ def gradient(objective, name, count):
     blank = blank_rollout(pipe, prompt="", seeds=[0], num_inference_steps=LEVELS)
     levels = torch.tensor([noise_level(pipe.scheduler, step) for step in blank.steps]).double()
     random, shape = update.random(0), (count, objective.noise_draws)
-    alpha, sigma = levels[torch.from_numpy(random.integers(LEVELS, size=shape))].unbind(-1)
+    places = torch.from_numpy(spread_levels(random, *shape, LEVELS))
+    alpha, sigma = levels[places[torch.arange(count) % len(places)]].unbind(-1)
     seeds = random.integers(2**32, size=shape).flatten().tolist()
     noise = noise_like(torch.zeros(len(seeds), 3).double(), seeds).reshape(*shape, 3)
     return pipe.unet.mean.weight.grad[:, 0], alpha[..., None], sigma[..., None], noise

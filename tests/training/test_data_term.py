@@ -59,11 +59,13 @@ def test_images_are_taken_as_preferred_ones_of_pairs(tmp_path):
     assert [each.loss.item() for each in one] == pytest.approx([2 * each.loss.item() for each in weak])
 
 
-def test_micro_batches_add_up_to_the_batch(tmp_path):
-    objective, found = DiffusionDPO(50.0, write_pairs(tmp_path, [1.0, 0.0, 0.5, 1.0, 0.0]), noise_levels=3), []
-    for size in (None, 1):
-        changes = {"batch_size": 4, "micro_batch_size": size, "steps": 2}
-        trainer = make_trainer(tmp_path / str(size), objective=objective, **changes)
+@pytest.mark.parametrize(("size", "draws"), [(1, 1), (1, 2), (2, 3)])
+def test_micro_batches_add_up_to_the_batch(size, draws, tmp_path):
+    path, found = write_pairs(tmp_path, [1.0, 0.0, 0.5, 1.0, 0.0]), []
+    objective = DiffusionDPO(50.0, path, noise_levels=3, noise_draws=draws)
+    for each in (None, size):
+        changes = {"batch_size": 4, "micro_batch_size": each, "steps": 2}
+        trainer = make_trainer(tmp_path / str(each), objective=objective, **changes)
         gradients = captured_gradients(trainer)
         found.append((trainer.run(), gradients))
     (whole, whole_gradients), (parts, part_gradients) = found

@@ -13,6 +13,7 @@ from sfumato.pipelines.adapters import denoiser, trainable
 from sfumato.pipelines.rollout import rollout
 from sfumato.preferences import load_pairs
 from sfumato.training import SFT, DiffusionDPO
+from sfumato.training.denoising import spread_levels
 from tests import tiny
 from tests.pipelines.differences import agrees, trained
 from tests.training.common import brightness, make_trainer
@@ -77,7 +78,7 @@ def errors_by_hand(pipe, kind, path, update):
     """(pairs, 2) and labels, in the order in which the update takes the pairs of the file."""
     pairs = [load_pairs(path)[i] for i in np.random.default_rng([0, 0, 2]).permutation(len(LABELS))]
     draws = update.random(0)
-    places, seeds = draws.integers(LEVELS, size=len(pairs)), draws.integers(2**32, size=len(pairs))
+    places, seeds = spread_levels(draws, len(pairs), 1, LEVELS)[:, 0], draws.integers(2**32, size=len(pairs))
     rows = [
         torch.stack(
             [

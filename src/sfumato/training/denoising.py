@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.random import Generator
 
 from sfumato.pipelines.plan import blank_rollout, unguided
 from sfumato.pipelines.predictions import noise_level, noise_like, noised, target
@@ -19,10 +22,10 @@ from sfumato.training.update import Update
 
 @dataclass(frozen=True)
 class Denoised:
-    """The examples of a row, at one draw of noise.
+    """The examples of one or several rows at a noise level.
 
     Attributes:
-        examples: one or two.
+        examples: those of a row side by side.
         errors: (E,), the squared error of the tuned model's prediction, a mean over dims, with gradient.
         base_errors: (E,), that of the base model; None unless it was asked for.
     """
@@ -30,6 +33,28 @@ class Denoised:
     examples: Examples
     errors: torch.Tensor
     base_errors: torch.Tensor | None
+
+
+def spread_levels(random: Generator, rows: int, draws: int, levels: int) -> np.ndarray:
+    """Places in a grid of noise levels at which the rows of an update are looked at.
+
+    Each place alone is drawn uniformly, but together they are spread evenly over the grid, so that their mean varies
+    less (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With n draws every n rows or so have theirs in common
+    and can go through the model together: there are as many places for one draw as for several.
+
+    Args:
+        random: the source of randomness.
+        rows: of the update.
+        draws: places for each row.
+        levels: size of the grid.
+
+    Returns:
+        (groups, draws), int64, in [0, levels). Those of row i are at i % groups, so that any equally many neighbours
+        are of equally many groups.
+    """
+    groups = math.ceil(rows / draws)
+    strata = random.permutation(groups * draws).reshape(groups, draws)
+    return (strata * levels + random.integers(levels, size=strata.shape)) // strata.size
 
 
 def denoised(
@@ -43,8 +68,8 @@ def denoised(
 ) -> Iterator[Denoised]:
     """Noise the examples of a micro-batch and let the model predict, without classifier-free guidance.
 
-    A row's noise levels are drawn uniformly from the grid, its noise from the standard normal law: both are those of
-    the row, whatever micro-batch it is in, and the same for its two images. What is predicted is what the scheduler
+    A row's noise levels are those of `spread_levels`, its noise is drawn from the standard normal law: both are those
+    of the row, whatever micro-batch it is in, and the same for its two images. What is predicted is what the scheduler
     takes the model's output for: noise, x0, v or velocity.
 
     Args:
@@ -57,18 +82,20 @@ def denoised(
         with_base: whether the base model predicts too.
 
     Yields:
-        One part for each row and draw, which takes a forward, so that all processes take as many.
+        One part for each forward, of which all processes take as many: for the rows with the same noise levels, and
+        each draw.
     """
     pipe, random, total = batch.pipe, update.random(purpose), len(update.prompts)
     blank = cache(partial(_blank, pipe, examples.prompts[0], batch.call, noise_levels))
-    places = random.integers(len(blank(1).steps), size=(total, draws))[batch.place].tolist()
-    seeds = random.integers(2**32, size=(total, draws))[batch.place].tolist()
+    places = spread_levels(random, total, draws, len(blank(1).steps))
+    seeds = random.integers(2**32, size=(total, draws))[batch.place]
+    groups = (np.arange(total)[batch.place] % len(places))[examples.rows]
     asked = []
-    for row in sorted(set(examples.rows)):
-        part = examples[[i for i, its_row in enumerate(examples.rows) if its_row == row]]
+    for group in np.unique(groups):
+        part = examples[np.flatnonzero(groups == group).tolist()]
         grid = blank(len(part.prompts))
-        for place, seed in zip(places[row], seeds[row], strict=True):
-            noise = noise_like(part.latents, [seed] * len(part.prompts))
+        for place, own_seeds in zip(places[group].tolist(), seeds[part.rows].T.tolist(), strict=True):
+            noise = noise_like(part.latents, own_seeds)
             x, wanted = (make(pipe.scheduler, grid.steps[place], part.latents, noise) for make in (noised, target))
             asked.append((part, wanted, partial(replay, pipe, grid, place, sample=x, prompt=part.prompts)))
     base_errors: list[torch.Tensor | None] = [None] * len(asked)

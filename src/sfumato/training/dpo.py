@@ -63,16 +63,16 @@ class DiffusionDPO:
     def outcomes(self, update: Update, batch: Batch) -> Iterator[Outcome]:
         examples = self.source(update, batch, whole=True)
         count = self.noise_draws * len(batch.prompts)
-        for pair in denoised(update, batch, examples, self.noise_levels, 0, self.noise_draws, with_base=True):
-            assert pair.base_errors is not None
-            first, second = (pair.errors - pair.base_errors).split(1)
-            margin, label = -self.beta / 2 * (first - second), pair.examples.weights[:1]
-            loss = bradley_terry_loss(margin, label) / count
-            yield Outcome(loss, logs=_logs(margin.detach(), label, count))
+        for pairs in denoised(update, batch, examples, self.noise_levels, 0, self.noise_draws, with_base=True):
+            assert pairs.base_errors is not None
+            first, second = (pairs.errors - pairs.base_errors).unflatten(0, (-1, 2)).unbind(1)
+            margins, labels = -self.beta / 2 * (first - second), pairs.examples.weights[::2]
+            share = len(margins) / count
+            yield Outcome(bradley_terry_loss(margins, labels) * share, logs=_logs(margins.detach(), labels, share))
 
 
-def _logs(margin: torch.Tensor, label: torch.Tensor, count: int) -> dict[str, torch.Tensor]:
-    """What a pair adds to the means over `count`; a margin of 0 and a tie are half right."""
-    undecided = (margin == 0) | (label == 0.5)
-    right = torch.where(undecided, 0.5, ((margin > 0) == (label > 0.5)).to(margin))
-    return {"implicit_accuracy": right.mean() / count, "margin": ((2 * label - 1) * margin).mean() / count}
+def _logs(margins: torch.Tensor, labels: torch.Tensor, share: float) -> dict[str, torch.Tensor]:
+    """What pairs add to the means over all; a margin of 0 and a tie are half right."""
+    undecided = (margins == 0) | (labels == 0.5)
+    right = torch.where(undecided, 0.5, ((margins > 0) == (labels > 0.5)).to(margins))
+    return {"implicit_accuracy": right.mean() * share, "margin": ((2 * labels - 1) * margins).mean() * share}
