@@ -38,9 +38,10 @@ class Denoised:
 def spread_levels(random: Generator, rows: int, draws: int, levels: int) -> np.ndarray:
     """Places in a grid of noise levels at which the rows of an update are looked at.
 
-    Each place alone is drawn uniformly, but together they are spread evenly over the grid, so that their mean varies
-    less (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With n draws every n rows or so have theirs in common
-    and can go through the model together: there are as many places for one draw as for several.
+    Each place alone is drawn uniformly, but together they are spread evenly over the grid, one in each of equal strata,
+    so that their mean varies less (as by the low-discrepancy sampler of Kingma et al. 2021, arXiv 2107.00630). With n
+    draws every n rows or so have theirs in common and can go through the model together: there are as many places as
+    with one draw.
 
     Args:
         random: the source of randomness.
