@@ -104,6 +104,15 @@ def test_the_only_point_is_said_to_be_the_only_one(tell):
     assert "Choice: AIG power 4 (aig-power-4) No other point can keep at least 90 % of the base's Vendi score" in text
 
 
+def test_where_only_base_and_tuned_were_measured_no_other_is_compared(tmp_path):
+    frontier = make_frontier()
+    frontier["points"] = [point for point in frontier["points"] if point["name"] in ("base", "tuned")]
+    write_run(tmp_path / "run", frontier)
+    (run,) = read_runs([tmp_path / "run"])
+    text = " ".join(choice_text(choose(run.frontier, min_diversity=0.05), run).split())
+    assert "(tuned) Beside the base there is no other point." in text
+
+
 def test_without_a_gain_no_share_of_it_is_told(tmp_path):
     frontier = make_frontier()
     tuned = next(point for point in frontier["points"] if point["name"] == "tuned")

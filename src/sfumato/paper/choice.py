@@ -131,8 +131,10 @@ def _chosen(choice: Choice, run: TunedRun) -> Iterator[str]:
 def _why(choice: Choice, point: Candidate) -> str:
     demands = _demands(choice)
     left = _left(choice)
+    if len([candidate for candidate in choice.candidates if candidate.name != "base"]) == 1:
+        return "Beside the base there is no other point."
     if len(left) == 1:
-        return f"No other point can {demands}." if demands else "There is no other point."
+        return f"No other point can {demands}."
     among = f"the {len(left)} points that {demands}" if demands else "all points"
     if choice.objective != "balance":
         return f"It has the most {_word(choice.axes[choice.objective])} of {among}."
