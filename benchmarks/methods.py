@@ -3,6 +3,7 @@
     .venv/bin/python benchmarks/methods.py                        # every recipe, and its control: hours
     .venv/bin/python benchmarks/methods.py emoji64-refl           # some recipes
     .venv/bin/python benchmarks/methods.py emoji64-refl --again 1 # its control once more, with another training seed
+    .venv/bin/python benchmarks/methods.py emoji64-refl --again 1 --of tuned  # the training itself
     .venv/bin/python benchmarks/methods.py --table                # the table of what there is
 
 Each training is a process of its own and a run folder under runs/methods; repeated, the command continues, but what a
@@ -74,14 +75,15 @@ def main() -> None:
     parser.add_argument("recipes", nargs="*", default=RECIPES)
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--images", type=int, default=16, help="per prompt and point")
-    parser.add_argument("--again", type=int, metavar="SEED", help="only the controls, with this training seed")
+    parser.add_argument("--again", type=int, metavar="SEED", help="once more, with this training seed")
+    parser.add_argument("--of", choices=["control", "tuned"], default="control", help="what --again repeats")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         train_and_measure(options.recipes[0], options.one, options.images)
         return
     for recipe in [] if options.table else options.recipes:
-        for kind in ("tuned", "control") if options.again is None else (f"control-{options.again}",):
+        for kind in ("tuned", "control") if options.again is None else (f"{options.of}-{options.again}",):
             command = [sys.executable, __file__, recipe, "--one", kind, "--images", str(options.images)]
             subprocess.run(command, check=True)
     print(table(options.recipes))
@@ -100,7 +102,7 @@ def train_and_measure(name: str, kind: str, images: int) -> None:
     recipe = load_recipe(name, [f"{key}={json.dumps(value)}" for key, value in changes.items()])
     experiment = Experiment(recipe)
     true, before = experiment.reward, peak()
-    if kind != "tuned":
+    if kind.startswith("control"):
         experiment.reward = Meaningless(true, seed)
     started = time.process_time()
     for _ in experiment.train():
@@ -129,19 +131,22 @@ def table(recipes: list[str]) -> str:
         updates = sum(record["update"] > 0 for record in run.training_metrics("tuned"))
         cost = read_json(run.path / "cost.json")
         cells = [recipe.removeprefix("emoji64-"), str(updates), f"{cost['seconds']:.0f}", f"{cost['gib']:.2f}"]
-        cells += [change(measured, name) for name in SHOWN]
+        cells += [every_change(recipe, "tuned"), *(change(measured, name) for name in SHOWN[1:])]
         guided = next(point for point in measured["points"] if point["definition"]["kind"] == "guidance")
         cells += [interval(guided["metrics"][name]) for name in SHOWN]
-        controls = sorted(path.parents[1].name for path in RUNS.glob(f"{recipe}-control*/evaluation/frontier.json"))
-        cells.append(
-            "; ".join(change(frontier(recipe, name.removeprefix(f"{recipe}-")), "reward") for name in controls)
-        )
+        cells.append(every_change(recipe, "control"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def frontier(recipe: str, kind: str) -> dict[str, Any]:
     return read_json(folder(recipe, kind) / "evaluation" / "frontier.json")
+
+
+def every_change(recipe: str, kind: str) -> str:
+    """Of the reward, in every training of a kind."""
+    found = sorted(RUNS.glob(f"{recipe}-{kind}*/evaluation/frontier.json"))
+    return "; ".join(change(read_json(path), "reward") for path in found)
 
 
 def change(measured: dict[str, Any], name: str) -> str:

@@ -1,6 +1,6 @@
 """What it brings that the pairs of an update share noise levels: time and variance of Diffusion-DPO's gradient.
 
-    .venv/bin/python benchmarks/noise_levels.py
+    .venv/bin/python benchmarks/noise_levels.py   # a quarter of an hour on one core
 
 emoji64-diffusion-dpo is trained for some updates. Then the gradient of one more update, always on the same pairs, is
 computed again and again with other noise levels and noise: as shipped, and with a level of its own for each pair and
@@ -29,7 +29,7 @@ from sfumato.training.update import Update
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=10, help="before the one that is looked at")
-    parser.add_argument("--repetitions", type=int, default=12)
+    parser.add_argument("--repetitions", type=int, default=48)
     options = parser.parse_args()
     recipe = load_recipe("emoji64-diffusion-dpo", [f"training.steps={options.updates}"])
     config = recipe.training
