@@ -37,8 +37,9 @@ def test_holm_is_that_of_statsmodels():
 
 @given(st.integers(1, 3000), st.floats(0, 1))
 def test_the_exact_test_is_that_of_scipy(count, share):
+    """Far out, where ours counts with integers, scipy's tails are 0 too soon."""
     successes = round(share * count)
-    assert binomial(successes, count) == pytest.approx(stats.binomtest(successes, count).pvalue, rel=1e-9, abs=1e-300)
+    assert binomial(successes, count) == pytest.approx(stats.binomtest(successes, count).pvalue, rel=1e-9, abs=1e-100)
 
 
 def test_the_two_way_variance_is_raters_plus_prompts_less_cells():
